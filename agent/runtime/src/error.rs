@@ -1,0 +1,35 @@
+//! What can go wrong in the runtime and with images.
+
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("containerd at {socket} cannot be reached: {reason}")]
+    Unreachable { socket: String, reason: String },
+    #[error("containerd: {call}: {message}")]
+    Call { call: &'static str, message: String },
+    #[error("{call} took longer than {after:?}")]
+    Timeout { call: &'static str, after: Duration },
+    /// The container cannot be made as configured: no use in trying the same again.
+    #[error("{0}")]
+    Config(String),
+    #[error("{path}: {source}")]
+    Io { path: String, source: std::io::Error },
+}
+
+/// Why an image could not be pulled. `kubelet` words the reasons (`InvalidImageName`, `ErrImagePull`, …).
+#[derive(Debug, thiserror::Error)]
+pub enum PullError {
+    #[error("couldn't parse image name {image:?}: {reason}")]
+    InvalidName { image: String, reason: String },
+    #[error("failed to pull image {image:?}: not found")]
+    NotFound { image: String },
+    #[error("failed to pull image {image:?}: the registry refused: {reason}")]
+    Unauthorized { image: String, reason: String },
+    #[error("failed to pull image {image:?}: {what} does not match its digest {digest}")]
+    Digest { image: String, what: String, digest: String },
+    #[error("failed to pull image {image:?}: {reason}")]
+    Registry { image: String, reason: String },
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}

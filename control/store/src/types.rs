@@ -1,0 +1,62 @@
+//! Keys, values, revisions and what is said about them.
+//!
+//! In/out: the vocabulary of [`crate::Store`]. No I/O here.
+
+use bytes::Bytes;
+
+/// Position in the global order of writes. 0 = before the first write. Never goes back, also not over restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Revision(pub u64);
+
+/// A value and where it stands in history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    pub key: Bytes,
+    pub value: Bytes,
+    /// Revision of the write that created the key (most recent creation).
+    pub create_revision: Revision,
+    /// Revision of the last write.
+    pub mod_revision: Revision,
+}
+
+/// What must hold for a write to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precondition {
+    /// The key does not exist.
+    Absent,
+    /// The key exists and was last written at this revision.
+    Unchanged(Revision),
+}
+
+/// A write. Both arms are answered with the revision they happened at.
+#[derive(Clone, Debug)]
+pub enum Write {
+    Put { key: Bytes, value: Bytes, precondition: Precondition },
+    Delete { key: Bytes, unchanged: Revision },
+}
+
+/// One page of a range in key order.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub items: Vec<KeyValue>,
+    /// The revision the page is of.
+    pub revision: Revision,
+    /// The range has further keys after the last item.
+    pub more: bool,
+    /// How many keys follow the last item.
+    pub remaining: u64,
+}
+
+/// A change, as watchers see it, in revision order and without gaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Put {
+        current: KeyValue,
+        previous: Option<KeyValue>,
+    },
+    /// `previous` is the value that was deleted; `revision` the revision of the deletion.
+    Delete {
+        previous: KeyValue,
+        revision: Revision,
+    },
+}
