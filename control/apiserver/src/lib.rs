@@ -2,3 +2,5 @@
 //!
 //! In: HTTP requests with an identity. Out: `metav1` answers, watch streams. Absent: scheduling, reconciling; TLS
 //! and sockets (`control` accepts connections and hands requests over).
+
+pub mod kinds;

@@ -1,0 +1,46 @@
+//! The legacy group (`/api/v1`).
+//!
+//! Out: rows for [`super::builtin`].
+
+use super::{Row, STATUS_VERBS, SubRow, Verb, cluster, namespaced};
+
+const SCALE: SubRow = ("scale", ("autoscaling", "v1", "Scale"), STATUS_VERBS);
+
+pub(super) const CORE: &[Row] = &[
+    namespaced("bindings", "Binding").verbs(&[Verb::Create]),
+    cluster("componentstatuses", "ComponentStatus").short(&["cs"]).verbs(&[Verb::Get, Verb::List]),
+    namespaced("configmaps", "ConfigMap").short(&["cm"]),
+    namespaced("endpoints", "Endpoints").short(&["ep"]).inert(),
+    namespaced("events", "Event").short(&["ev"]),
+    namespaced("limitranges", "LimitRange").short(&["limits"]).inert(),
+    cluster("namespaces", "Namespace")
+        .short(&["ns"])
+        .verbs(&[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch])
+        .status()
+        .subresources(&[("finalize", ("", "v1", "Namespace"), &[Verb::Update])]),
+    cluster("nodes", "Node").short(&["no"]).status(),
+    namespaced("persistentvolumeclaims", "PersistentVolumeClaim").short(&["pvc"]).status().inert(),
+    cluster("persistentvolumes", "PersistentVolume").short(&["pv"]).status().inert(),
+    namespaced("pods", "Pod").short(&["po"]).category(&["all"]).status().subresources(&[
+        ("binding", ("", "v1", "Binding"), &[Verb::Create]),
+        ("ephemeralcontainers", ("", "v1", "Pod"), STATUS_VERBS),
+        ("eviction", ("policy", "v1", "Eviction"), &[Verb::Create]),
+        ("log", ("", "v1", "Pod"), &[Verb::Get]),
+        ("resize", ("", "v1", "Pod"), STATUS_VERBS),
+    ]),
+    namespaced("podtemplates", "PodTemplate"),
+    namespaced("replicationcontrollers", "ReplicationController")
+        .short(&["rc"])
+        .category(&["all"])
+        .status()
+        .subresources(&[SCALE])
+        .inert(),
+    namespaced("resourcequotas", "ResourceQuota").short(&["quota"]).status().inert(),
+    namespaced("secrets", "Secret"),
+    namespaced("serviceaccounts", "ServiceAccount").short(&["sa"]).subresources(&[(
+        "token",
+        ("authentication.k8s.io", "v1", "TokenRequest"),
+        &[Verb::Create],
+    )]),
+    namespaced("services", "Service").short(&["svc"]).category(&["all"]).status(),
+];
