@@ -1,1 +1,15 @@
-//! (skeleton)
+//! What both sides of the Kubernetes API must agree on and no library has right.
+//!
+//! In: strings and `k8s-openapi` types from API objects. Out: quantities, selectors, name rules and the
+//! well-known words (labels, taints, finalizers, condition types, event reasons). Absent: any I/O, any clock.
+
+#![warn(missing_docs)]
+
+pub mod fields;
+pub mod int_or_string;
+pub mod labels;
+pub mod names;
+pub mod quantity;
+pub mod wellknown;
+
+pub use quantity::Quantity;
