@@ -142,7 +142,8 @@ impl Requirement {
             problems.push(format!("values: Invalid value: {}: {detail}", Value::from(values.clone())));
         }
         for (index, value) in values.iter().enumerate() {
-            if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
+            if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err()
+            {
                 let detail = "for 'Gt', 'Lt' operators, the value must be an integer";
                 problems.push(format!("values[{index}]: Invalid value: {value:?}: {detail}"));
             }

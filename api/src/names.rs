@@ -8,11 +8,13 @@ mod dns;
 mod numbers;
 mod words;
 
-pub use dns::{dns1035_label, dns1123_label, dns1123_subdomain, fully_qualified_name, wildcard_dns1123_subdomain};
+pub use dns::{
+    dns1035_label, dns1123_label, dns1123_subdomain, fully_qualified_name, wildcard_dns1123_subdomain,
+};
 pub use numbers::{group_id, in_range, port_number, user_id};
 pub use words::{
-    c_identifier, config_map_key, domain_prefixed_path, env_var_name, http_header_name, label_key, label_value,
-    path_segment, percent, port_name, qualified_name, relaxed_env_var_name,
+    c_identifier, config_map_key, domain_prefixed_path, env_var_name, http_header_name, label_key,
+    label_value, path_segment, percent, port_name, qualified_name, relaxed_env_var_name,
 };
 
 /// Longest DNS label.

@@ -27,15 +27,19 @@ fn dns_names_follow_their_rfc() {
 fn a_bad_object_name_gets_the_well_known_sentence() {
     assert_eq!(
         dns1123_subdomain("Bad_Name"),
-        ["a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
+        [
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must \
           start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-          '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"]
+          '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        ]
     );
     assert_eq!(
         dns1123_label("Bad"),
-        ["a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
+        [
+            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
           end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-          '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"]
+          '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+        ]
     );
 }
 

@@ -7,8 +7,7 @@ use super::dns::dns1123_subdomain;
 use super::{LABEL_MAX, SUBDOMAIN_MAX, max_bytes, max_characters, pattern};
 
 const LABEL_KEY: &str = "([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]";
-const LABEL_KEY_MESSAGE: &str =
-    "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
+const LABEL_KEY_MESSAGE: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const HTTP_PATH: &str = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
 
 /// A label key: a name of at most 63 characters, optionally after a DNS subdomain and a slash.
@@ -23,7 +22,10 @@ pub fn label_key(value: &str) -> Vec<String> {
             } else {
                 problems.extend(dns1123_subdomain(prefix).iter().map(|problem| {
                     // The label rules count bytes where the plain DNS rule counts characters.
-                    format!("prefix part {}", problem.replace("no more than 253 characters", "no more than 253 bytes"))
+                    format!(
+                        "prefix part {}",
+                        problem.replace("no more than 253 characters", "no more than 253 bytes")
+                    )
                 }));
             }
             name
@@ -140,7 +142,8 @@ pub fn relaxed_env_var_name(value: &str) -> Vec<String> {
     if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'=') {
         return Vec::new();
     }
-    let message = "a valid environment variable name must consist only of printable ASCII characters other than '='";
+    let message =
+        "a valid environment variable name must consist only of printable ASCII characters other than '='";
     vec![message.to_owned()]
 }
 
@@ -150,7 +153,9 @@ pub fn config_map_key(value: &str) -> Vec<String> {
     if value.len() > SUBDOMAIN_MAX {
         problems.push(max_characters(SUBDOMAIN_MAX));
     }
-    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || dash_dot_underscore(byte)) {
+    if value.is_empty()
+        || !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || dash_dot_underscore(byte))
+    {
         let message = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
         problems.push(pattern(message, "[-._a-zA-Z0-9]+", &["key.name", "KEY_NAME", "key-name"]));
     }
@@ -171,7 +176,8 @@ pub fn c_identifier(value: &str) -> Vec<String> {
 
 /// A DNS subdomain, a slash and a path, such as `acme.io/foo`.
 pub fn domain_prefixed_path(value: &str) -> Vec<String> {
-    let Some((host, path)) = value.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty())
+    let Some((host, path)) =
+        value.split_once('/').filter(|(host, path)| !host.is_empty() && !path.is_empty())
     else {
         return vec!["must be a domain-prefixed path (such as \"acme.io/foo\")".to_owned()];
     };

@@ -45,7 +45,8 @@ fn amounts_and_formats_are_read() {
 
 #[test]
 fn malformed_strings_are_refused() {
-    for text in ["", "1.1.M", "1+1.0M", "0.1mi", "0.1am", "aoeu", ".5i", "1i", "-3.01i", "-3.01e-", " 1", "1 ", "1e"]
+    for text in
+        ["", "1.1.M", "1+1.0M", "0.1mi", "0.1am", "aoeu", ".5i", "1i", "-3.01i", "-3.01e-", " 1", "1 ", "1e"]
     {
         assert!(Quantity::parse(text).is_err(), "{text:?}");
     }
