@@ -4,3 +4,4 @@
 //! and sockets (`control` accepts connections and hands requests over).
 
 pub mod kinds;
+pub mod schema;
