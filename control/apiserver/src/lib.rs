@@ -5,3 +5,4 @@
 
 pub mod kinds;
 pub mod schema;
+pub mod strategic;
