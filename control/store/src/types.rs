@@ -60,3 +60,55 @@ pub enum Event {
         revision: Revision,
     },
 }
+
+/// A write that is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// As written, or as it was before it was deleted.
+    pub kv: KeyValue,
+    /// When it happened. Equals `kv.mod_revision` for a put.
+    pub revision: Revision,
+}
+
+// === impl Revision ===
+
+impl Revision {
+    /// The revision of the write that follows.
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Revision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// === impl Event ===
+
+impl Event {
+    /// The key that changed.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Self::Put { current, .. } => &current.key,
+            Self::Delete { previous, .. } => &previous.key,
+        }
+    }
+
+    /// When it changed.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Put { current, .. } => current.mod_revision,
+            Self::Delete { revision, .. } => *revision,
+        }
+    }
+
+    /// What the key held before.
+    pub fn previous(&self) -> Option<&KeyValue> {
+        match self {
+            Self::Put { previous, .. } => previous.as_ref(),
+            Self::Delete { previous, .. } => Some(previous),
+        }
+    }
+}
