@@ -1,1 +1,6 @@
-//! (skeleton)
+//! Harness of the suites that need more than a unit test: clusters, real kernels, real clients.
+//!
+//! In: the environment that `cargo xtask test` prepares. Out: what several suites share. The suites are in `tests/`.
+
+pub mod cluster;
+pub mod skip;

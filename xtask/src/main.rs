@@ -60,6 +60,9 @@ enum Task {
         /// Leave out the demonstration Deployment and Service.
         #[arg(long)]
         bare: bool,
+        /// Build nothing, take the programs from this folder.
+        #[arg(long, hide = true)]
+        built: Option<PathBuf>,
     },
     /// Stop a development cluster and remove all it made outside its folder.
     Down {
@@ -140,8 +143,8 @@ fn run(task: Task) -> Result<()> {
     let workspace = Workspace::current()?;
     let cluster_dir = |dir: Option<PathBuf>| dir.unwrap_or_else(|| workspace.default_cluster_dir());
     match task {
-        Task::Up { nodes, dir, release, bare } => {
-            up::up(&up::UpOptions { dir: cluster_dir(dir), nodes, release, bare, built: None })
+        Task::Up { nodes, dir, release, bare, built } => {
+            up::up(&up::UpOptions { dir: cluster_dir(dir), nodes, release, bare, built })
         }
         Task::Down { dir, purge } => down::down(&down::DownOptions { dir: cluster_dir(dir), purge }),
         Task::Ebpf => Progress::new().phase("eBPF programs", |_| {

@@ -18,7 +18,8 @@ const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 /// Undoes the adaptation: nullable types, references, the unions that stand for two scalar types, the constants put
 /// on `apiVersion` and `kind`.
 pub fn convert(definitions_json: &[u8]) -> anyhow::Result<Vec<u8>> {
-    let mut document: Value = serde_json::from_slice(definitions_json).context("the definitions are not JSON")?;
+    let mut document: Value =
+        serde_json::from_slice(definitions_json).context("the definitions are not JSON")?;
     let Some(Value::Object(mut definitions)) = document.get_mut("$defs").map(Value::take) else {
         bail!("the definitions have no \"$defs\": the wheel's layout has changed");
     };
@@ -28,7 +29,10 @@ pub fn convert(definitions_json: &[u8]) -> anyhow::Result<Vec<u8>> {
         drop_constants(definition);
     }
     for (name, scalar) in [
-        (QUANTITY, json!({"type": "string", "description": "A fixed-point number with an optional unit suffix."})),
+        (
+            QUANTITY,
+            json!({"type": "string", "description": "A fixed-point number with an optional unit suffix."}),
+        ),
         (
             INT_OR_STRING,
             json!({"type": "string", "format": "int-or-string", "description": "An int32 or a string."}),
@@ -62,7 +66,8 @@ fn restore(schema: &mut Value, names: &[String]) -> anyhow::Result<()> {
             restore(inner, names)?;
         }
     }
-    for (name, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+    for (name, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten()
+    {
         restore(property, names).with_context(|| format!("property {name}"))?;
     }
     Ok(())

@@ -228,6 +228,8 @@ impl Environment {
         let mut with = self.clone();
         with.variables.push(("XEBEC_CLUSTER_DIR".to_owned(), cluster.dir.clone()));
         with.variables.push(("KUBECONFIG".to_owned(), cluster.kubeconfig()));
+        // Its tests share the nodes; some kill programs that others need.
+        with.variables.push(("RUST_TEST_THREADS".to_owned(), "1".into()));
         with
     }
 
