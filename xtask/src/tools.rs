@@ -88,6 +88,11 @@ impl Tools {
         self.debian("ip", &["iproute2"], "usr/sbin/ip", (0, 0))
     }
 
+    /// nftables' program, with which tests look for rules that should not be there.
+    pub fn nft(&self) -> Result<Tool> {
+        self.debian("nft", &["nftables"], "usr/sbin/nft", (0, 0))
+    }
+
     /// kubectl of the API's version (one minor version of skew is supported).
     pub fn kubectl(&self) -> Result<Tool> {
         if let Some(path) = in_path("kubectl") {

@@ -205,11 +205,13 @@ impl Environment {
         let containerd = tools.containerd()?;
         let runc = tools.runc()?;
         let kubectl = tools.kubectl()?;
+        let nft = tools.nft()?;
         let mut variables = vec![
             ("XEBEC_BIN_DIR".to_owned(), programs.to_path_buf()),
             ("XEBEC_KUBECTL".to_owned(), kubectl.path),
             ("XEBEC_CONTAINERD".to_owned(), containerd.path.clone()),
             ("XEBEC_RUNC".to_owned(), runc.path.clone()),
+            ("XEBEC_NFT".to_owned(), nft.path),
             ("XEBEC_IMAGES".to_owned(), workspace.images()),
             ("XEBEC_SKIPS".to_owned(), skips.clone()),
             ("XEBEC_XTASK".to_owned(), std::env::current_exe()?),
@@ -217,7 +219,11 @@ impl Environment {
         // Root of an unpacked tool: `<root>/usr/bin/containerd`.
         let root = containerd.path.ancestors().nth(3).map(Path::to_path_buf);
         variables.extend(root.filter(|_| containerd.fetched).map(|root| ("XEBEC_TOOLS".to_owned(), root)));
-        variables.extend(containerd.libraries.map(|libraries| ("LD_LIBRARY_PATH".to_owned(), libraries)));
+        let libraries: Vec<PathBuf> =
+            [containerd.libraries, runc.libraries, nft.libraries].into_iter().flatten().collect();
+        if !libraries.is_empty() {
+            variables.push(("LD_LIBRARY_PATH".to_owned(), std::env::join_paths(libraries)?.into()));
+        }
         if soak {
             variables.push(("XEBEC_SOAK".to_owned(), "1".into()));
         }
