@@ -28,8 +28,8 @@ use crate::error::{Error, Result};
 /// The kernel answers at once unless its routing lock is held by a mass teardown.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long the link watch usually takes where asking does not hurry it.
-const LINK_WATCH: Duration = Duration::from_millis(1);
+/// How long the kernel usually takes over work that it deferred; nothing tells of its end.
+const DEFERRED_WORK: Duration = Duration::from_millis(1);
 
 /// Marks our routes among everyone else's (`proto 120` in `ip route`).
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(120);
@@ -155,6 +155,28 @@ impl Netlink {
         bounded(format!("bringing up interface {index}"), self.handle.link().set(message).execute()).await
     }
 
+    /// Waits until packets to an address of this namespace are taken in: the kernel adds an IPv6 address' local
+    /// route some time after it has acknowledged the address.
+    pub(crate) async fn await_local(&self, address: IpAddr) -> Result<()> {
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE {
+            let filter = RouteMessageBuilder::<IpAddr>::new()
+                .destination_prefix(address, full_length(address))
+                .map_err(invalid)?
+                .build();
+            let request = self.handle.route().get(filter).execute();
+            let found = bounded(format!("looking up the route to {address}"), async move {
+                futures::pin_mut!(request);
+                request.try_next().await
+            });
+            if found.await?.is_some_and(|route| route.header.kind == RouteType::Local) {
+                return Ok(());
+            }
+            tokio::time::sleep(DEFERRED_WORK).await;
+        }
+        Err(Error::Timeout { action: format!("waiting for the local route of {address}"), after: PATIENCE })
+    }
+
     /// Waits until a link sends. Its queue is set up by the kernel's link watch some time after it got its carrier,
     /// and what is sent before is dropped; asking for the link makes kernels since 6.8 do it at once.
     pub(crate) async fn await_operational(&self, name: &str) -> Result<()> {
@@ -162,7 +184,7 @@ impl Netlink {
         while started.elapsed() < PATIENCE {
             match self.link(name).await? {
                 Some(link) if link.operational => return Ok(()),
-                Some(_) => tokio::time::sleep(LINK_WATCH).await,
+                Some(_) => tokio::time::sleep(DEFERRED_WORK).await,
                 None => return Err(Error::NoInterface(name.to_owned())),
             }
         }
@@ -253,11 +275,12 @@ fn link_of(message: &LinkMessage) -> Option<Link> {
     (!link.name.is_empty()).then_some(link)
 }
 
+/// The library does not export this error's type.
+fn invalid(error: impl std::error::Error) -> Error {
+    Error::Netlink { action: "describing a route".into(), source: io::Error::other(error.to_string()) }
+}
+
 fn message_of(route: &Route) -> Result<RouteMessage> {
-    // The library does not export this error's type.
-    fn invalid(error: impl std::error::Error) -> Error {
-        Error::Netlink { action: "describing a route".into(), source: io::Error::other(error.to_string()) }
-    }
     let (destination, length) = (route.destination.network(), route.destination.prefix_len());
     let builder = RouteMessageBuilder::<IpAddr>::new()
         .protocol(PROTOCOL)

@@ -42,6 +42,9 @@ pub(crate) async fn connect(
     let link = link.ok_or_else(|| Error::NoInterface(record.interface.clone()))?;
     connect_host(host, datapath, record, &link).await?;
     connect_pod(host, &netns.netlink, record).await?;
+    for address in &record.addresses {
+        netns.netlink.await_local(*address).await?;
+    }
     host.netlink.await_operational(&record.interface).await
 }
 
