@@ -18,6 +18,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage};
 use nix::sys::time::{TimeVal, TimeValLike};
 
+use crate::skip::skipped;
+
 /// Longest wait for a packet that should arrive at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -30,8 +32,7 @@ pub struct Node {
 }
 
 /// Why tests that need namespaces cannot run here.
-#[must_use]
-pub fn missing() -> Option<String> {
+fn missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("needs root to make network namespaces".into());
     }
@@ -41,13 +42,24 @@ pub fn missing() -> Option<String> {
     }
 }
 
-/// Runs `test` as a node of its own, with a current-thread runtime. Prints `skipped: why` where that is impossible.
+/// Tells that the calling test is skipped where namespaces cannot be made.
+#[must_use]
+pub fn skips() -> bool {
+    let Some(why) = missing() else { return false };
+    // The test runner names each test's thread after it.
+    skipped(std::thread::current().name().unwrap_or("a network test"), &why);
+    true
+}
+
+/// Runs `test` as a node of its own, with a current-thread runtime; skipped where that is impossible.
+///
+/// # Panics
+/// When the test fails.
 pub fn on_node<F>(test: impl FnOnce(Node) -> F + Send + 'static)
 where
     F: Future<Output = Result<()>>,
 {
-    if let Some(why) = missing() {
-        println!("skipped: {why}");
+    if skips() {
         return;
     }
     let outcome = spawn_node(test).join().expect("the node's thread must not panic");

@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use xebec_datapath::pod::PodEntry;
 use xebec_network::{DatapathError, Network, NetworkConfig, Peer, PodDatapath, PodNetwork, PodRequest};
-use xebec_tests::netns::{Node, connect, finish, inside, ip, listen, on_node, ping, spawn_node};
+use xebec_tests::netns::{Node, connect, finish, inside, ip, listen, on_node, ping, skips, spawn_node};
 
 /// Records what it is told; refuses addresses while `broken`.
 #[derive(Clone, Default)]
@@ -28,17 +29,17 @@ struct Recorded {
 
 impl PodDatapath for Recorder {
     fn attach(&self, interface: &str) -> Result<(), DatapathError> {
-        *self.0.lock().unwrap().interfaces.entry(interface.into()).or_default() += 1;
+        *self.state().interfaces.entry(interface.into()).or_default() += 1;
         Ok(())
     }
 
     fn detach(&self, interface: &str) -> Result<(), DatapathError> {
-        self.0.lock().unwrap().interfaces.remove(interface);
+        self.state().interfaces.remove(interface);
         Ok(())
     }
 
     fn put(&self, entry: PodEntry) -> Result<(), DatapathError> {
-        let mut recorded = self.0.lock().unwrap();
+        let mut recorded = self.state();
         if recorded.broken && entry.address.is_ipv6() {
             return Err("map is full".into());
         }
@@ -47,31 +48,39 @@ impl PodDatapath for Recorder {
     }
 
     fn remove(&self, address: IpAddr) -> Result<(), DatapathError> {
-        self.0.lock().unwrap().entries.remove(&address);
+        self.state().entries.remove(&address);
         Ok(())
     }
 }
 
 impl Recorder {
+    fn state(&self) -> MutexGuard<'_, Recorded> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_empty(&self) -> bool {
-        let recorded = self.0.lock().unwrap();
+        let recorded = self.state();
         recorded.interfaces.is_empty() && recorded.entries.is_empty()
     }
 
     fn entry(&self, address: IpAddr) -> Option<PodEntry> {
-        self.0.lock().unwrap().entries.get(&address).copied()
+        self.state().entries.get(&address).copied()
     }
 }
 
 fn config(dir: &Path, node: u8) -> NetworkConfig {
-    let parse = |text: String| text.parse().unwrap();
+    let wide = u16::from(node);
+    let net = |address: IpAddr, length| IpNet::new(address, length).expect("a valid length");
     NetworkConfig {
         uplink: "up0".into(),
         node_addresses: vec![
-            format!("172.31.7.{node}").parse().unwrap(),
-            format!("fd31:7::{node}").parse().unwrap(),
+            Ipv4Addr::new(172, 31, 7, node).into(),
+            Ipv6Addr::new(0xfd31, 7, 0, 0, 0, 0, 0, wide).into(),
         ],
-        pod_cidrs: vec![parse(format!("10.99.{node}.0/24")), parse(format!("fd99:{node}::/64"))],
+        pod_cidrs: vec![
+            net(Ipv4Addr::new(10, 99, node, 0).into(), 24),
+            net(Ipv6Addr::new(0xfd99, wide, 0, 0, 0, 0, 0, 0).into(), 64),
+        ],
         run_dir: dir.to_owned(),
         mtu: None,
     }
@@ -181,7 +190,7 @@ fn two_pods_and_their_node_reach_each_other_in_both_families() {
         finish(inside(netns(&a), || ping("127.0.0.1".parse()?)))?;
         finish(inside(netns(&a), || ping("::1".parse()?)))?;
         let entry = datapath.entry(a.addresses[0]).context("no entry")?;
-        let interfaces: Vec<_> = datapath.0.lock().unwrap().interfaces.keys().cloned().collect();
+        let interfaces: Vec<_> = datapath.state().interfaces.keys().cloned().collect();
         let indexes: Vec<_> = interfaces
             .iter()
             .map(|name| nix::net::if_::if_nametoindex(name.as_str()))
@@ -289,12 +298,12 @@ fn refused_attach_is_undone_and_the_next_one_works() {
         plug_alone(1)?;
         let datapath = Recorder::default();
         let network = started(&node, &datapath).await?;
-        datapath.0.lock().unwrap().broken = true;
+        datapath.state().broken = true;
         let error = network.attach(&request("a")).await.err().context("attach must fail")?.to_string();
         ensure!(error == "datapath: adding pod address fd99:1::2: map is full", "{error}");
         ensure!(remains(&node.dir)?.is_empty(), "{:?}", remains(&node.dir)?);
         ensure!(datapath.is_empty() && network.attached().is_empty());
-        datapath.0.lock().unwrap().broken = false;
+        datapath.state().broken = false;
         let pod = network.attach(&request("a")).await?;
         ping(pod.addresses[0])
     });
@@ -421,8 +430,7 @@ fn serve(
 
 #[test]
 fn pods_of_two_nodes_reach_each_other_once_peers_are_set() -> Result<()> {
-    if let Some(why) = xebec_tests::netns::missing() {
-        println!("skipped: {why}");
+    if skips() {
         return Ok(());
     }
     let mut nodes = Vec::new();
