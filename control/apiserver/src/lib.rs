@@ -4,6 +4,7 @@
 //! and sockets (`control` accepts connections and hands requests over).
 
 pub mod authn;
+pub mod defaults;
 pub mod kinds;
 pub mod schema;
 pub mod strategic;

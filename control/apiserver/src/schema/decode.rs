@@ -1,7 +1,8 @@
 //! Checks an object against its definition and puts it into the form upstream stores.
 //!
-//! In: a kind and a JSON tree. Out: the tree without unknown fields, nulls and empty optional lists, scalars in
-//! canonical form, and the unknown fields by path; or upstream's sentence about the first field of a wrong type.
+//! In: a kind and a JSON tree. Out: the tree without unknown fields, nulls and empty optional lists, with all required
+//! scalars, in canonical form, and the unknown fields by path; or upstream's sentence about the first field of a wrong
+//! type.
 
 use serde_json::{Map, Value};
 
@@ -95,6 +96,7 @@ impl Walk<'_> {
                 fields.remove(&name);
             }
         }
+        write_required(definition, fields);
         Ok(())
     }
 
@@ -160,13 +162,12 @@ impl Walk<'_> {
     fn element(&mut self, owner: &Definition, kind: &Type, value: &mut Value) -> Result<(), String> {
         if value.is_null() {
             *value = match kind {
-                Type::String | Type::Bytes => Value::String(String::new()),
-                Type::Quantity => "0".into(),
-                Type::Int32 | Type::Int64 | Type::Number | Type::IntOrString => 0.into(),
-                Type::Boolean => false.into(),
                 Type::Object(_) | Type::Map(_) => Value::Object(Map::new()),
                 Type::Array(_) => Value::Array(Vec::new()),
-                Type::Any | Type::Time | Type::MicroTime => return Ok(()),
+                scalar => match zero(scalar) {
+                    Some(zero) => zero,
+                    None => return Ok(()),
+                },
             };
         }
         self.value(owner, kind, value)
@@ -180,6 +181,27 @@ impl Walk<'_> {
             path.push_str(name);
         }
     }
+}
+
+/// Upstream always writes its required scalars, as zero when nobody set them, and some clients insist on them.
+fn write_required(definition: &Definition, fields: &mut Map<String, Value>) {
+    for property in definition.properties.iter().filter(|property| property.required) {
+        if !fields.contains_key(property.name.as_ref()) {
+            if let Some(zero) = zero(&property.kind) {
+                fields.insert(property.name.to_string(), zero);
+            }
+        }
+    }
+}
+
+fn zero(kind: &Type) -> Option<Value> {
+    Some(match kind {
+        Type::String | Type::Bytes => Value::String(String::new()),
+        Type::Quantity => "0".into(),
+        Type::Int32 | Type::Int64 | Type::Number | Type::IntOrString => 0.into(),
+        Type::Boolean => false.into(),
+        _ => return None,
+    })
 }
 
 fn join(path: &str, name: &str) -> String {

@@ -108,7 +108,7 @@ fn unknown_fields_are_dropped_and_reported() {
     let problems = decode(&Gvk::new("apps", "v1", "Deployment"), &mut object).unwrap();
     let expected = ["unknown field \"spec.foo\"", "unknown field \"spec.template.spec.containers[1].imag\""];
     assert_eq!(problems, expected);
-    assert_eq!(object["spec"], json!({"template": {"spec": {"containers": [{"name": "a"}, {}]}}}));
+    assert_eq!(object["spec"], json!({"template": {"spec": {"containers": [{"name": "a"}, {"name": ""}]}}}));
 }
 
 #[test]
@@ -127,12 +127,19 @@ fn values_take_their_stored_form() {
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"labels": {"a": ""}, "deletionTimestamp": "2024-01-02T02:04:05Z"},
             "spec": {"containers": [
-                {"resources": {"limits": {"cpu": "1500m", "memory": "1Gi", "x/y": "0"}}}]},
+                {"name": "", "resources": {"limits": {"cpu": "1500m", "memory": "1Gi", "x/y": "0"}}}]},
         })
     );
     let mut lease = json!({"spec": {"renewTime": "2024-01-02T03:04:05.6Z"}});
     decode(&Gvk::new("coordination.k8s.io", "v1", "Lease"), &mut lease).unwrap();
     assert_eq!(lease["spec"]["renewTime"], "2024-01-02T03:04:05.600000Z");
+}
+
+#[test]
+fn required_scalars_are_always_there() {
+    let mut set = json!({"spec": {"selector": {}}, "status": {}});
+    decode(&Gvk::new("apps", "v1", "ReplicaSet"), &mut set).unwrap();
+    assert_eq!(set, json!({"spec": {"selector": {}}, "status": {"replicas": 0}}));
 }
 
 #[test]
