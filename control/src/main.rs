@@ -1,2 +1,37 @@
-//! (skeleton)
-fn main() {}
+//! `xebec-control`: the Kubernetes control plane in one process.
+//!
+//! In: a command line. Out: a running API server, scheduler and controllers, or files signed by the cluster's CA. A
+//! mistake gets one sentence and an exit code that is not 0.
+
+mod cli;
+mod compaction;
+mod data_dir;
+mod files;
+mod kubeconfig;
+mod log;
+mod node_certs;
+mod pki;
+mod run;
+mod server;
+mod signals;
+mod tls;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = cli::Cli::parse();
+    let outcome = match arguments.command {
+        cli::Command::Run(arguments) => run::run(arguments),
+        cli::Command::Kubeconfig(arguments) => kubeconfig::write(&arguments),
+        cli::Command::NodeCerts(arguments) => node_certs::write(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xebec-control: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

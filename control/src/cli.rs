@@ -1,0 +1,277 @@
+//! The command line.
+//!
+//! In: arguments. Out: typed, checked settings. No I/O.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+
+#[derive(Debug, Parser)]
+#[command(name = "xebec-control", version, about = "The Xebec control plane")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the API server, the scheduler and the controllers
+    Run(RunArgs),
+    /// Write a kubeconfig with a client certificate signed by the cluster's CA
+    Kubeconfig(KubeconfigArgs),
+    /// Write a node's serving certificate, signed by the cluster's CA
+    NodeCerts(NodeCertsArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Folder of the store and the keys; made when absent
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Addresses under which nodes and pods reach this API server: IPv4, IPv6, or one of each
+    #[arg(long, value_name = "IP[,IP]", value_delimiter = ',', required = true)]
+    pub advertise_address: Vec<IpAddr>,
+    /// Address to listen on [default: every address of both families]
+    #[arg(long, value_name = "IP", value_parser = bracketed_address)]
+    pub bind_address: Option<IpAddr>,
+    /// Port to listen on
+    #[arg(long, value_name = "PORT", default_value_t = 6443)]
+    pub secure_port: u16,
+    /// Ranges of Service addresses: IPv4, IPv6, or one of each; the first is the default family
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',', default_value = "10.96.0.0/16")]
+    pub service_cidr: Vec<IpNet>,
+    /// Ranges of pod addresses: IPv4, IPv6, or one of each
+    #[arg(long, value_name = "CIDR[,CIDR]", value_delimiter = ',', default_value = "10.244.0.0/16")]
+    pub cluster_cidr: Vec<IpNet>,
+    /// Prefix lengths of a node's pod range, IPv4 then IPv6
+    #[arg(long, value_name = "LEN[,LEN]", value_delimiter = ',', default_value = "24,64")]
+    pub node_cidr_mask_size: Vec<u8>,
+    /// Domain of Service names
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Addresses of the cluster's DNS Service [default: the tenth of each Service range]
+    #[arg(long, value_name = "IP[,IP]", value_delimiter = ',')]
+    pub cluster_dns: Vec<IpAddr>,
+    /// Form of log lines
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub struct KubeconfigArgs {
+    #[command(flatten)]
+    pub who: Who,
+    /// Group of the user; may be repeated
+    #[arg(long, value_name = "GROUP", requires = "user", conflicts_with_all = ["admin", "node"])]
+    pub group: Vec<String>,
+    /// URL of the API server, such as https://192.0.2.1:6443
+    #[arg(long, value_name = "URL", value_parser = server_url)]
+    pub server: String,
+    /// Data folder of the control plane
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// File to write
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+/// Whom a kubeconfig is for.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Who {
+    /// For a cluster administrator
+    #[arg(long)]
+    pub admin: bool,
+    /// For a node's agent
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// For any user
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeCertsArgs {
+    /// Name of the node
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// Address of the node; may be repeated
+    #[arg(long, value_name = "IP", required = true, value_delimiter = ',')]
+    pub address: Vec<IpAddr>,
+    /// Data folder of the control plane
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Folder to write kubelet.crt, kubelet.key and ca.crt into
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// How many addresses of a Service range lie before the DNS Service's, as everywhere.
+const DNS_OFFSET: u128 = 10;
+
+// === impl RunArgs ===
+
+impl RunArgs {
+    /// Says what cannot work together.
+    pub fn check(&self) -> Result<(), String> {
+        one_per_family("--advertise-address", self.advertise_address.iter().map(IpAddr::is_ipv4))?;
+        one_per_family("--service-cidr", self.service_cidr.iter().map(|cidr| cidr.addr().is_ipv4()))?;
+        one_per_family("--cluster-cidr", self.cluster_cidr.iter().map(|cidr| cidr.addr().is_ipv4()))?;
+        one_per_family("--cluster-dns", self.cluster_dns.iter().map(IpAddr::is_ipv4))?;
+        if let Some(bad) = self.advertise_address.iter().find(|ip| ip.is_unspecified() || ip.is_multicast()) {
+            return Err(format!("--advertise-address {bad} is no address that a node could connect to"));
+        }
+        for service in &self.service_cidr {
+            if service.max_prefix_len() - service.prefix_len() < 4 {
+                return Err(format!("--service-cidr {service} is too small; give at least 16 addresses"));
+            }
+            if let Some(pods) = self.cluster_cidr.iter().find(|pods| overlap(pods, service)) {
+                return Err(format!("--service-cidr {service} and --cluster-cidr {pods} overlap"));
+            }
+        }
+        if let Some(dns) = self.cluster_dns.iter().find(|dns| !self.in_service_range(**dns)) {
+            return Err(format!("--cluster-dns {dns} lies in no --service-cidr"));
+        }
+        if self.node_cidr_mask_size.is_empty() || self.node_cidr_mask_size.len() > 2 {
+            return Err("--node-cidr-mask-size takes one or two lengths: IPv4, then IPv6".into());
+        }
+        Ok(())
+    }
+
+    /// Addresses of the DNS Service, in the order of the Service ranges.
+    pub fn dns_addresses(&self) -> Vec<IpAddr> {
+        if self.cluster_dns.is_empty() {
+            return self.service_cidr.iter().map(|cidr| nth(cidr, DNS_OFFSET)).collect();
+        }
+        self.cluster_dns.clone()
+    }
+
+    /// Addresses of the `kubernetes` Service: the first of each range.
+    pub fn kubernetes_addresses(&self) -> Vec<IpAddr> {
+        self.service_cidr.iter().map(|cidr| nth(cidr, 1)).collect()
+    }
+
+    /// Prefix lengths of a node's pod ranges: IPv4, IPv6.
+    pub fn node_masks(&self) -> (u8, u8) {
+        match self.node_cidr_mask_size[..] {
+            [ipv4, ipv6, ..] => (ipv4, ipv6),
+            [only] if self.cluster_cidr.iter().all(|cidr| cidr.addr().is_ipv6()) => (24, only),
+            [only] => (only, 64),
+            [] => (24, 64),
+        }
+    }
+
+    fn in_service_range(&self, address: IpAddr) -> bool {
+        self.service_cidr.iter().any(|cidr| cidr.contains(&address))
+    }
+}
+
+fn one_per_family(flag: &str, families: impl Iterator<Item = bool>) -> Result<(), String> {
+    let (ipv4, ipv6): (Vec<_>, Vec<_>) = families.partition(|is_ipv4| *is_ipv4);
+    if ipv4.len() > 1 || ipv6.len() > 1 {
+        return Err(format!("{flag} takes at most one value of each family"));
+    }
+    Ok(())
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+fn nth(cidr: &IpNet, offset: u128) -> IpAddr {
+    match cidr.network() {
+        IpAddr::V4(network) => {
+            let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+            IpAddr::V4(network.to_bits().saturating_add(offset).into())
+        }
+        IpAddr::V6(network) => IpAddr::V6(network.to_bits().saturating_add(offset).into()),
+    }
+}
+
+/// An address, also in the brackets that go with a port.
+fn bracketed_address(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| format!("{text:?} is no IP address"))
+}
+
+fn server_url(text: &str) -> Result<String, String> {
+    let url: http::Uri = text.parse().map_err(|_| format!("{text:?} is no URL"))?;
+    if url.scheme_str() != Some("https") || url.host().is_none_or(str::is_empty) {
+        return Err(format!("{text:?} does not begin with https:// and a host"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(arguments: &[&str]) -> Result<RunArgs, String> {
+        let base = ["xebec-control", "run", "--data-dir", "d", "--advertise-address", "192.0.2.1"];
+        let all = base.iter().chain(arguments);
+        match Cli::try_parse_from(all).map_err(|error| error.to_string())?.command {
+            Command::Run(arguments) => arguments.check().map(|()| arguments),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn dual_stack_is_understood() {
+        let arguments = run(&[
+            "--service-cidr=10.96.0.0/16,fd00:96::/112",
+            "--cluster-cidr=10.244.0.0/16,fd00:244::/56",
+            "--bind-address=[::]",
+        ])
+        .unwrap();
+        let text = |addresses: Vec<IpAddr>| addresses.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(text(arguments.dns_addresses()), ["10.96.0.10", "fd00:96::a"]);
+        assert_eq!(text(arguments.kubernetes_addresses()), ["10.96.0.1", "fd00:96::1"]);
+        assert_eq!(arguments.node_masks(), (24, 64));
+        assert_eq!(run(&["--node-cidr-mask-size=26"]).unwrap().node_masks(), (26, 64));
+    }
+
+    #[test]
+    fn what_cannot_work_is_named() {
+        for (arguments, complaint) in [
+            (&["--service-cidr=10.0.0.0/16,10.1.0.0/16"][..], "at most one value of each family"),
+            (&["--service-cidr=10.244.1.0/24"], "overlap"),
+            (&["--service-cidr=10.96.0.0/30"], "too small"),
+            (&["--cluster-dns=10.1.1.1"], "lies in no --service-cidr"),
+            (&["--node-cidr-mask-size=24,64,80"], "one or two lengths"),
+            (&["--bind-address=everywhere"], "is no IP address"),
+            (&["--service-cidr=10.96.0.0/99"], "invalid"),
+        ] {
+            let refusal = run(arguments).unwrap_err();
+            assert!(refusal.contains(complaint), "{arguments:?}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn kubeconfig_is_for_exactly_one() {
+        let parse = |who: &[&str]| {
+            let rest = ["--server", "https://192.0.2.1:6443/", "--data-dir", "d", "--out", "f"];
+            Cli::try_parse_from(["xebec-control", "kubeconfig"].iter().chain(who).chain(&rest)).map(drop)
+        };
+        assert!(parse(&["--admin"]).is_ok());
+        assert!(parse(&["--user", "jane", "--group", "a", "--group", "b"]).is_ok());
+        assert!(parse(&["--admin", "--node", "n1"]).is_err());
+        assert!(parse(&["--node", "n1", "--group", "a"]).is_err());
+        assert!(parse(&[]).is_err());
+    }
+
+    #[test]
+    fn server_has_to_be_https() {
+        assert_eq!(server_url("https://[fd00::1]:6443/"), Ok("https://[fd00::1]:6443".into()));
+        for bad in ["http://192.0.2.1", "192.0.2.1:6443", "https://", "nonsense url"] {
+            assert!(server_url(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The data folder: one process at a time.
+//!
+//! In: its path. Out: the folder, made, private, locked; the paths in it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use nix::unistd::geteuid;
+
+/// Held while the process runs; the kernel lets go of the lock when it ends, however it ends.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+// === impl DataDir ===
+
+impl DataDir {
+    pub fn open(path: &Path) -> Result<Self> {
+        let advice = || {
+            format!(
+                "cannot use the data folder {}: uid {} needs to be able to write to it",
+                path.display(),
+                geteuid()
+            )
+        };
+        make(path).with_context(advice)?;
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .with_context(advice)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                bail!("the data folder {} is in use by another xebec-control", path.display());
+            }
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        make(&pki(path)).with_context(advice)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    pub fn store(&self) -> PathBuf {
+        self.path.join("store.redb")
+    }
+
+    pub fn pki(&self) -> PathBuf {
+        pki(&self.path)
+    }
+}
+
+/// Where the keys of the control plane with this data folder are.
+pub fn pki(data_dir: &Path) -> PathBuf {
+    data_dir.join("pki")
+}
+
+fn make(path: &Path) -> std::io::Result<()> {
+    if fs::metadata(path).is_ok_and(|found| found.is_dir()) {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_is_for_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("data");
+        let held = DataDir::open(&path).unwrap();
+        let refused = DataDir::open(&path).unwrap_err().to_string();
+        assert!(refused.ends_with("is in use by another xebec-control"), "{refused}");
+        drop(held);
+        assert_eq!(DataDir::open(&path).unwrap().store(), path.join("store.redb"));
+    }
+
+    #[test]
+    fn folder_that_cannot_be_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let refused = DataDir::open(&file.path().join("data")).unwrap_err().to_string();
+        assert!(refused.starts_with("cannot use the data folder"), "{refused}");
+    }
+}

@@ -1,0 +1,74 @@
+//! Keys that stay, certificates that follow what is asked of them.
+
+use std::os::unix::fs::PermissionsExt;
+
+use xebec_apiserver::authn::UserInfo;
+
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use super::*;
+
+fn serving(address: &str) -> Subject {
+    serving_subject("cluster.local", [address.parse().unwrap()])
+}
+
+#[test]
+fn second_start_finds_what_the_first_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = prepare(folder.path(), &serving("192.0.2.1")).unwrap();
+    let second = prepare(folder.path(), &serving("192.0.2.1")).unwrap();
+    assert_eq!(first.authority.certificate(), second.authority.certificate());
+    assert_eq!(first.serving.certificate, second.serving.certificate);
+    assert_eq!(first.kubelet_client.certificate, second.kubelet_client.certificate);
+    assert_eq!(first.service_accounts.public(), second.service_accounts.public());
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let private = entry.path().extension().is_some_and(|extension| extension == "key");
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, if private { 0o600 } else { 0o644 }, "{}", entry.path().display());
+    }
+}
+
+#[test]
+fn serving_certificate_follows_the_addresses_and_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = prepare(folder.path(), &serving("192.0.2.1")).unwrap();
+    let moved = prepare(folder.path(), &serving("192.0.2.2")).unwrap();
+    assert_eq!(first.authority.certificate(), moved.authority.certificate());
+    assert_ne!(first.serving.certificate, moved.serving.certificate);
+    std::fs::write(folder.path().join("apiserver.key"), &first.serving.key).unwrap();
+    let mended = prepare(folder.path(), &serving("192.0.2.2")).unwrap();
+    assert_ne!(mended.serving.certificate, moved.serving.certificate);
+    std::fs::remove_file(folder.path().join("ca.crt")).unwrap();
+    let other = prepare(folder.path(), &serving("192.0.2.2")).unwrap();
+    assert_ne!(other.serving.certificate, mended.serving.certificate);
+}
+
+#[test]
+fn client_certificate_says_who_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::load_or_create(folder.path()).unwrap();
+    let issue = |groups: &[&str]| {
+        let groups = groups.iter().map(|group| (*group).to_owned()).collect();
+        authority.issue(&Subject { name: "jane".into(), groups, usage: Usage::Client })
+    };
+    for groups in [&[][..], &["one"], &["one", "two"]] {
+        let der = CertificateDer::from_pem_slice(issue(groups).unwrap().certificate.as_bytes()).unwrap();
+        let user = UserInfo::from_certificate(&der).unwrap();
+        assert_eq!(user.name, "jane");
+        let mut found = user.groups;
+        found.sort();
+        let mut wanted = [groups, &["system:authenticated"]].concat();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted);
+    }
+    assert!(issue(&["one", "two", "three"]).is_err());
+}
+
+#[test]
+fn missing_authority_says_how_to_make_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = Authority::load(folder.path()).err().unwrap().to_string();
+    assert!(refused.contains("`xebec-control run`"), "{refused}");
+}
