@@ -8,4 +8,5 @@ pub mod defaults;
 pub mod kinds;
 pub mod schema;
 pub mod strategic;
+pub mod table;
 pub mod token;
