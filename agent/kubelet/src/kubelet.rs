@@ -1,0 +1,62 @@
+//! The running kubelet of a node.
+//!
+//! In: configuration, API client, runtime, network. Out: a task that lives until the handle is dropped, and the
+//! register of pods for the kubelet API server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kube::Client;
+use tokio_util::task::AbortOnDropHandle;
+use xebec_runtime::types::ContainerRuntime;
+
+use crate::cgroup::CgroupError;
+use crate::config::KubeletConfig;
+use crate::node::{KnownPods, Node};
+use crate::pod_network::PodNetworking;
+use crate::recorder::Recorder;
+use crate::sync_loop::SyncLoop;
+
+/// Why the kubelet cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    #[error("cannot make the pods' cgroups ({0}); check --cgroup-root and that the agent runs as root")]
+    Cgroup(#[from] CgroupError),
+    #[error("cannot make {path}: {source}")]
+    Folder { path: PathBuf, source: std::io::Error },
+}
+
+/// Handle of a running kubelet. When it is dropped the kubelet stops and the containers go on.
+pub struct Kubelet {
+    pods: KnownPods,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Kubelet {
+    /// Begins to make this node's pods run. Networks and images must work by now.
+    pub fn start<R: ContainerRuntime, N: PodNetworking>(
+        config: KubeletConfig,
+        client: Client,
+        runtime: R,
+        network: N,
+        recorder: Recorder,
+    ) -> Result<Self, KubeletError> {
+        for dir in [config.state_dir.join("pods"), config.log_dir.clone()] {
+            std::fs::create_dir_all(&dir).map_err(|source| KubeletError::Folder { path: dir, source })?;
+        }
+        let node = Arc::new(Node::new(config, client.clone(), runtime, network, recorder)?);
+        let pods = node.known.clone();
+        let task = tokio::spawn(SyncLoop::new(node).run(client));
+        Ok(Self { pods, task: AbortOnDropHandle::new(task) })
+    }
+
+    /// The pods of this node with their newest statuses.
+    pub fn pods(&self) -> KnownPods {
+        self.pods.clone()
+    }
+
+    /// Ends when the kubelet can no longer go on, which it does not by itself.
+    pub async fn ended(&mut self) {
+        let _ended = (&mut self.task).await;
+    }
+}

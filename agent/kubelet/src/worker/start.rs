@@ -1,0 +1,209 @@
+//! Starting one run of a container: environment, mounts, create, start, postStart hook.
+//!
+//! In: Pod, container, image. Out: the run, or which step failed. Tells Created, Started, Failed.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use xebec_network::types::PodNetwork;
+use xebec_runtime::error::RuntimeError;
+use xebec_runtime::types::{ContainerConfig, ContainerId, ContainerRuntime, Image};
+
+use super::{Worker, adopt, hooks};
+use crate::container_config::{self, Parts};
+use crate::downward::DownwardContext;
+use crate::env::{self, EnvContext};
+use crate::hosts;
+use crate::machine::observed::Run;
+use crate::machine::outcome::{Outcome, StartFailure, Trouble, start_error_run};
+use crate::node::Node;
+use crate::objects::PodObjects;
+use crate::pod;
+use crate::pod_network::PodNetworking;
+use crate::recorder::EventType;
+use crate::security;
+use crate::status::Now;
+
+/// One start of one container.
+struct Start<R: ContainerRuntime, N: PodNetworking> {
+    node: Arc<Node<R, N>>,
+    pod: Arc<Pod>,
+    objects: PodObjects,
+    container: Container,
+    attempt: u32,
+    image: Image,
+    network: PodNetwork,
+}
+
+impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
+    pub(super) fn start(&mut self, container: String, attempt: u32) {
+        let spec = pod::container(&self.pod, &container).map(|s| s.container.clone());
+        let image = self.observed.container(&container).and_then(|c| c.image.done().cloned());
+        let network = self.observed.network.done().cloned();
+        let (Some(spec), Some(image), Some(network)) = (spec, image, network) else { return };
+        let start = Start {
+            node: Arc::clone(&self.node),
+            pod: Arc::clone(&self.pod),
+            objects: self.objects.clone(),
+            container: spec,
+            attempt,
+            image,
+            network,
+        };
+        self.tasks.spawn(async move {
+            let result = start.run().await;
+            Outcome::Started { container, attempt, result }
+        });
+    }
+}
+
+fn config_error(message: impl Into<String>) -> StartFailure {
+    StartFailure::NotMade(Trouble::new("CreateContainerConfigError", message))
+}
+
+impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
+    fn tell(&self, type_: EventType, reason: &str, message: impl Into<String>) {
+        self.node.recorder.pod(&self.pod, Some(&self.container.name), type_, reason, message);
+    }
+
+    async fn run(&self) -> Result<Run, StartFailure> {
+        let config = match self.config().await {
+            Ok(config) => config,
+            Err(failure) => {
+                if let StartFailure::NotMade(trouble) = &failure {
+                    self.tell(EventType::Warning, "Failed", format!("Error: {}", trouble.message));
+                }
+                return Err(failure);
+            }
+        };
+        let id = match self.node.runtime.create(&config).await {
+            Ok(id) => id,
+            Err(error) => return Err(self.create_failed(&error)),
+        };
+        self.tell(EventType::Normal, "Created", format!("Created container: {}", self.container.name));
+        if let Err(error) = self.node.runtime.start(&id).await {
+            let failure = self.start_failed(id.clone(), &error.to_string());
+            if let Err(error) = self.node.runtime.remove(&id).await {
+                tracing::warn!(id = id.0, %error, "container that did not start not removed");
+            }
+            return Err(failure);
+        }
+        self.tell(EventType::Normal, "Started", format!("Started container {}", self.container.name));
+        let run = self.seen(&id, &config).await;
+        match self.post_start(&run).await {
+            Ok(()) => Ok(run),
+            Err(message) => {
+                self.tell(EventType::Warning, "FailedPostStartHook", format!("PostStartHook failed: {message}"));
+                Err(StartFailure::PostStart {
+                    run,
+                    trouble: Trouble::new("PostStartHookError", message),
+                    grace: pod::container_grace_period(&self.pod, None),
+                })
+            }
+        }
+    }
+
+    async fn config(&self) -> Result<ContainerConfig, StartFailure> {
+        let spec = self.pod.spec.as_ref();
+        if spec.and_then(|s| s.share_process_namespace).unwrap_or(false) {
+            return Err(config_error("shareProcessNamespace is not supported by this node"));
+        }
+        if spec.and_then(|s| s.host_users) == Some(false) {
+            return Err(config_error("hostUsers: false is not supported by this node"));
+        }
+        if !self.node.services.ready_within_limit().await {
+            return Err(config_error("services have not yet been read at least once, cannot construct envvars"));
+        }
+        let snapshot = self.objects.snapshot().await;
+        let context = EnvContext {
+            pod: &self.pod,
+            downward: DownwardContext {
+                host_ips: &self.node.config.node_addresses,
+                pod_ips: &self.network.addresses,
+            },
+            objects: &snapshot,
+            services: self.node.services.variables(&self.pod),
+            node: self.node.config.capacity,
+        };
+        let env = env::build(&self.container, &context).map_err(|e| {
+            StartFailure::NotMade(Trouble {
+                reason: "CreateContainerConfigError",
+                message: e.message,
+                heals_by_change: e.heals_by_change,
+            })
+        })?;
+        let security = security::of_container(&self.pod, &self.container).map_err(config_error)?;
+        let pod_name = format!("{}_{}", pod::name(&self.pod), pod::namespace(&self.pod));
+        security::verify_non_root(&pod_name, &self.container.name, &security, &self.image)
+            .map_err(config_error)?;
+        let mounts = self
+            .node
+            .volumes
+            .container_mounts(&self.pod, &self.container, &env)
+            .map_err(|e| config_error(e.to_string()))?;
+        let host_name =
+            hosts::host_name(&self.pod, &self.node.config.cluster_dns.domain).map_err(config_error)?;
+        let parts = Parts {
+            image: self.image.clone(),
+            env,
+            mounts,
+            security,
+            network: self.network.clone(),
+            cgroup_parent: self.node.cgroups.pod_path(&self.pod),
+            oom_floor: self.node.oom_floor,
+            host_name,
+        };
+        let dirs = self.node.volumes.dirs();
+        container_config::build(&self.node.config, dirs, &self.pod, &self.container, self.attempt, parts)
+            .map_err(|e| config_error(e.to_string()))
+    }
+
+    /// A configuration that cannot work is `CreateContainerError`; what the OCI runtime refuses counts as a run.
+    fn create_failed(&self, error: &RuntimeError) -> StartFailure {
+        if matches!(error, RuntimeError::Config(_) | RuntimeError::Unreachable { .. } | RuntimeError::Timeout { .. }) {
+            self.tell(EventType::Warning, "Failed", format!("Error: {error}"));
+            return StartFailure::NotMade(Trouble::new("CreateContainerError", error.to_string()));
+        }
+        self.start_failed(ContainerId(String::new()), &error.to_string())
+    }
+
+    fn start_failed(&self, id: ContainerId, message: &str) -> StartFailure {
+        self.tell(EventType::Warning, "Failed", format!("Error: {message}"));
+        let now = Now::read();
+        let run = start_error_run(
+            id,
+            self.attempt,
+            &self.image,
+            self.container.image.as_deref().unwrap_or_default(),
+            pod::spec_hash(&self.container),
+            message.to_owned(),
+            now.wall,
+            now.mono,
+        );
+        StartFailure::NotStarted { run, trouble: Trouble::new("RunContainerError", message) }
+    }
+
+    /// The run as the runtime tells it; as started just now when it cannot be asked.
+    async fn seen(&self, id: &ContainerId, config: &ContainerConfig) -> Run {
+        let now = Now::read();
+        let told = self.node.runtime.container(id).await.ok().flatten();
+        match told.and_then(|container| adopt::run_of(&self.node, &self.pod, &container, now)) {
+            Some(run) => run,
+            None => Run {
+                id: id.clone(),
+                attempt: self.attempt,
+                image_id: config.image.repo_digest.clone(),
+                image_name: self.container.image.clone().unwrap_or_default(),
+                spec_hash: pod::spec_hash(&self.container),
+                state: crate::machine::observed::RunState::Running { started_at: now.wall },
+            },
+        }
+    }
+
+    async fn post_start(&self, run: &Run) -> Result<(), String> {
+        let hook = self.container.lifecycle.as_ref().and_then(|l| l.post_start.as_ref());
+        let Some(hook) = hook else { return Ok(()) };
+        let pod_ip = self.network.addresses.first().copied();
+        hooks::run(&self.node.runtime, &self.container, &run.id, hook, pod_ip, hooks::POST_START_LIMIT).await
+    }
+}
