@@ -11,6 +11,6 @@ mod plan;
 mod stop;
 
 pub use action::{Action, StopReason, TerminationReason};
-pub use observed::{Observed, Stage};
+pub use observed::Stage;
 pub use plan::plan;
 pub(crate) use plan::is_started;

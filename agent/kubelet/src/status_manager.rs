@@ -186,7 +186,8 @@ impl StatusManager {
         let Ok(_permit) = self.parallel.acquire().await else { return Err(Refusal::Gone) };
         let api = Api::<Pod>::namespaced(self.client.clone(), &reference.namespace);
         let params = PatchParams::default();
-        let call = api.patch_status(&reference.name, &params, &Patch::Strategic(&body));
+        let patch = Patch::Strategic(&body);
+        let call = api.patch_status(&reference.name, &params, &patch);
         match tokio::time::timeout(CALL_TIMEOUT, call).await {
             Ok(Ok(pod)) => Ok(revision(&pod)),
             // 409 and 422: another pod of that name lives there now.

@@ -173,10 +173,6 @@ impl ContainerObserved {
         self.runs.last_key_value().map(|(_, run)| run)
     }
 
-    pub fn current_mut(&mut self) -> Option<&mut Run> {
-        self.runs.last_entry().map(std::collections::btree_map::OccupiedEntry::into_mut)
-    }
-
     pub fn previous(&self) -> Option<&Run> {
         self.runs.values().rev().nth(1)
     }
