@@ -58,11 +58,6 @@ impl Cgroups {
         Ok(cgroups)
     }
 
-    /// 2 on a pure v2 host, else 1.
-    pub fn version(&self) -> u8 {
-        if self.hierarchies.iter().any(Hierarchy::is_v1) { 1 } else { 2 }
-    }
-
     fn used(&self) -> impl Iterator<Item = &Hierarchy> {
         self.hierarchies.iter().filter(|h| h.is_used())
     }
@@ -92,7 +87,8 @@ impl Cgroups {
 
     /// Gives the burstable pods together the weight of what they asked for.
     pub fn weigh_burstable(&self, milli_cpu: i128) -> Result<(), CgroupError> {
-        let limits = CgroupLimits { cpu_shares: Some(resources::shares(milli_cpu)), ..CgroupLimits::default() };
+        let limits =
+            CgroupLimits { cpu_shares: Some(resources::shares(milli_cpu)), ..CgroupLimits::default() };
         self.limit(&self.qos_path(QosClass::Burstable), &limits)
     }
 

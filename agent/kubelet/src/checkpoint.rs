@@ -121,11 +121,8 @@ impl Checkpoint {
 
     pub(crate) fn restore(self, boot_id: &str, now: Now) -> Restored {
         let rebooted = self.boot_id != boot_id;
-        let containers = self
-            .containers
-            .into_iter()
-            .map(|(name, saved)| (name, saved.restore(rebooted, now)))
-            .collect();
+        let containers =
+            self.containers.into_iter().map(|(name, saved)| (name, saved.restore(rebooted, now))).collect();
         Restored { containers, rebooted }
     }
 }

@@ -143,10 +143,7 @@ mod tests {
         let cases = [
             (json!({"containers": []}), cluster),
             (json!({"containers": [], "dnsPolicy": "ClusterFirst", "hostNetwork": true}), node),
-            (
-                json!({"containers": [], "dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}),
-                cluster,
-            ),
+            (json!({"containers": [], "dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}), cluster),
             (json!({"containers": [], "dnsPolicy": "Default"}), node),
             (json!({"containers": [], "dnsPolicy": "None"}), ""),
         ];

@@ -54,8 +54,7 @@ fn all(addresses: &[IpAddr]) -> String {
 
 /// `key="value"` a line, values quoted as Go's `%q` does.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> =
-        map.into_iter().flatten().map(|(k, v)| format!("{k}={}", quoted(v))).collect();
+    let lines: Vec<String> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", quoted(v))).collect();
     lines.join("\n")
 }
 

@@ -75,7 +75,9 @@ pub fn build(container: &Container, context: &EnvContext<'_>) -> Result<Vec<(Str
     }
     let mut list = env.into_list();
     let known: std::collections::BTreeSet<String> = list.iter().map(|(name, _)| name.clone()).collect();
-    list.extend(context.services.iter().filter(|(k, _)| !known.contains(*k)).map(|(k, v)| (k.clone(), v.clone())));
+    list.extend(
+        context.services.iter().filter(|(k, _)| !known.contains(*k)).map(|(k, v)| (k.clone(), v.clone())),
+    );
     Ok(list)
 }
 
@@ -110,7 +112,9 @@ fn from_source(
         return match map.data.as_ref().and_then(|d| d.get(&key.key)) {
             Some(value) => Ok(Some(value.clone())),
             None if optional => Ok(None),
-            None => Err(missing(format!("couldn't find key {} in ConfigMap {namespace}/{}", key.key, key.name))),
+            None => {
+                Err(missing(format!("couldn't find key {} in ConfigMap {namespace}/{}", key.key, key.name)))
+            }
         };
     }
     if let Some(key) = &source.secret_key_ref {

@@ -104,8 +104,7 @@ mod tests {
         let name = |spec| host_name(&pod(spec), "cluster.local");
         let plain = name(json!({"containers": []})).unwrap();
         assert_eq!((plain.short.as_str(), plain.fqdn), ("web-0", None));
-        let sub =
-            name(json!({"containers": [], "subdomain": "web", "setHostnameAsFQDN": true})).unwrap();
+        let sub = name(json!({"containers": [], "subdomain": "web", "setHostnameAsFQDN": true})).unwrap();
         assert_eq!(sub.kernel, "web-0.web.shop.svc.cluster.local");
         assert!(
             name(json!({"containers": [], "subdomain": "s".repeat(60), "setHostnameAsFQDN": true})).is_err()

@@ -44,7 +44,8 @@ impl<R: ContainerRuntime> Images<R> {
             recorder.pod(pod, Some(&container.name), type_, reason, message);
         };
         if reference.is_empty() || reference.trim() != reference {
-            let message = format!("Failed to apply default image tag {reference:?}: invalid reference format");
+            let message =
+                format!("Failed to apply default image tag {reference:?}: invalid reference format");
             say(EventType::Warning, "InspectFailed", message.clone());
             return Err(Trouble::new("InvalidImageName", message));
         }
@@ -54,7 +55,9 @@ impl<R: ContainerRuntime> Images<R> {
                 say(
                     EventType::Normal,
                     "Pulled",
-                    format!("Container image \"{reference}\" already present on machine and can be accessed by the pod"),
+                    format!(
+                        "Container image \"{reference}\" already present on machine and can be accessed by the pod"
+                    ),
                 );
                 return Ok(image);
             }
@@ -268,9 +271,8 @@ mod tests {
             "*.example.org": {"username": "wild", "password": "w"},
             "r.example.org/team": {"username": "team", "password": "t"},
         }}))];
-        let users = |image: &str| {
-            credentials(&secrets, image).into_iter().map(|a| a.username).collect::<Vec<_>>()
-        };
+        let users =
+            |image: &str| credentials(&secrets, image).into_iter().map(|a| a.username).collect::<Vec<_>>();
         assert_eq!(users("nginx:1"), ["user"]);
         assert_eq!(users("r.example.org/team/app"), ["team", "wild"]);
         assert_eq!(users("r.example.org/teamwork/app"), ["wild"]);

@@ -4,11 +4,16 @@
 //! Out: calls to `runtime` and `network`, files of volumes, cgroups, `/status` patches, Events.
 //! Absent: containerd, netlink, HTTP listeners, the Node object.
 
-pub mod cgroup;
+#![cfg_attr(
+    test,
+    allow(clippy::needless_pass_by_value, reason = "json! values read best passed as they are")
+)]
+
+mod cgroup;
 mod checkpoint;
-pub mod config;
+mod config;
 mod container_config;
-pub mod dns;
+mod dns;
 mod downward;
 mod env;
 mod expansion;
@@ -16,16 +21,16 @@ mod gc;
 mod hosts;
 mod image;
 mod kubelet;
-pub mod logs;
+mod logs;
 mod machine;
 mod node;
 mod objects;
-pub mod pod;
-pub mod pod_network;
+mod pod;
+mod pod_network;
 mod probe;
-pub mod qos;
-pub mod recorder;
-pub mod resources;
+mod qos;
+mod recorder;
+mod resources;
 mod security;
 mod service_env;
 mod status;
@@ -35,6 +40,12 @@ mod termination_message;
 mod volume;
 mod worker;
 
+pub use cgroup::CgroupError;
 pub use config::KubeletConfig;
+pub use dns::ClusterDns;
 pub use kubelet::{Kubelet, KubeletError};
+pub use logs::{LogError, LogOptions, Logs};
 pub use node::{KnownPod, KnownPods};
+pub use pod_network::PodNetworking;
+pub use recorder::{EventType, Recorder};
+pub use resources::NodeCapacity;

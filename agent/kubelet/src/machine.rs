@@ -12,5 +12,5 @@ mod stop;
 
 pub use action::{Action, StopReason, TerminationReason};
 pub use observed::Stage;
-pub use plan::plan;
 pub(crate) use plan::is_started;
+pub use plan::plan;

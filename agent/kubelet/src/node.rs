@@ -183,8 +183,7 @@ impl KnownPods {
     }
 
     pub(crate) fn set_status(&self, pod: &Pod, status: &PodStatus) {
-        if let Some(known) =
-            self.pods.write().unwrap_or_else(PoisonError::into_inner).get_mut(&pod::uid(pod))
+        if let Some(known) = self.pods.write().unwrap_or_else(PoisonError::into_inner).get_mut(&pod::uid(pod))
         {
             known.status = Arc::new(status.clone());
         }

@@ -61,7 +61,13 @@ struct Cache<K> {
 
 impl<K> Cache<K>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
 {
     fn new(client: Client) -> Self {
         Self { client, entries: Arc::default() }
@@ -166,8 +172,8 @@ impl PodObjects {
     pub fn changed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut config_maps: Vec<_> = self.config_maps.values().map(|w| w.state.clone()).collect();
         let mut secrets: Vec<_> = self.secrets.values().map(|w| w.state.clone()).collect();
-        config_maps.iter_mut().for_each(|r| r.mark_unchanged());
-        secrets.iter_mut().for_each(|r| r.mark_unchanged());
+        config_maps.iter_mut().for_each(watch::Receiver::mark_unchanged);
+        secrets.iter_mut().for_each(watch::Receiver::mark_unchanged);
         let keep = self.clone();
         async move {
             let _keep = keep;
@@ -305,8 +311,7 @@ mod tests {
         }}))
         .unwrap();
         let set = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
-        let expected =
-            References { config_maps: set(&["a", "d"]), secrets: set(&["b", "c", "e", "pull"]) };
+        let expected = References { config_maps: set(&["a", "d"]), secrets: set(&["b", "c", "e", "pull"]) };
         assert_eq!(references(&pod), expected);
     }
 }

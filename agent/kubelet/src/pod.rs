@@ -144,9 +144,8 @@ pub fn grace_period(pod: &Pod) -> Duration {
 
 /// Grace when a container is stopped while its pod stays.
 pub fn container_grace_period(pod: &Pod, of_probe: Option<i64>) -> Duration {
-    let seconds = of_probe
-        .or_else(|| pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds))
-        .unwrap_or(30);
+    let seconds =
+        of_probe.or_else(|| pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds)).unwrap_or(30);
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1))
 }
 

@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio_util::task::AbortOnDropHandle;
 use xebec_runtime::types::{ContainerId, ContainerRuntime};
 
-use crate::machine::observed::{Observed, ProbeKind};
+use crate::machine::observed::{Observed, ProbeKind, RunState};
 use crate::pod;
 use crate::recorder::{EventType, Recorder};
 
@@ -111,10 +111,7 @@ impl<R: ContainerRuntime> Prober<R> {
             ProbeKind::Liveness => seen.probes.liveness,
             ProbeKind::Readiness => seen.probes.readiness,
         };
-        let started_at = match seen.running()?.state {
-            crate::machine::observed::RunState::Running { started_at } => started_at,
-            _ => return None,
-        };
+        let RunState::Running { started_at } = seen.running()?.state else { return None };
         Some(Target {
             runtime: self.runtime.clone(),
             recorder: self.recorder.clone(),

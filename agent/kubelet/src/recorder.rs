@@ -70,7 +70,14 @@ impl Recorder {
     }
 
     /// An event about a pod, or about one of its containers.
-    pub fn pod(&self, pod: &Pod, container: Option<&str>, type_: EventType, reason: &str, message: impl Into<String>) {
+    pub fn pod(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        type_: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
         let init = |name: &str| {
             pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).any(|c| c.name == name)
         };
@@ -117,7 +124,9 @@ pub(crate) struct Captured(mpsc::Receiver<Occurrence>);
 #[cfg(test)]
 impl Captured {
     pub(crate) fn drain(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.0.try_recv().ok()).map(|e| format!("{}: {}", e.reason, e.message)).collect()
+        std::iter::from_fn(|| self.0.try_recv().ok())
+            .map(|e| format!("{}: {}", e.reason, e.message))
+            .collect()
     }
 }
 
@@ -143,13 +152,7 @@ struct Writer {
 
 impl Writer {
     fn new(client: Client, node_name: String) -> Self {
-        Self {
-            client,
-            node_name,
-            series: HashMap::new(),
-            order: VecDeque::new(),
-            buckets: HashMap::new(),
-        }
+        Self { client, node_name, series: HashMap::new(), order: VecDeque::new(), buckets: HashMap::new() }
     }
 
     async fn run(mut self, mut inbox: mpsc::Receiver<Occurrence>) {
@@ -171,10 +174,8 @@ impl Writer {
         if self.buckets.len() >= SERIES {
             self.buckets.retain(|_, b| now.duration_since(b.filled) < REFILL);
         }
-        let bucket = self
-            .buckets
-            .entry(event.object.uid.clone())
-            .or_insert(Bucket { tokens: BURST, filled: now });
+        let bucket =
+            self.buckets.entry(event.object.uid.clone()).or_insert(Bucket { tokens: BURST, filled: now });
         let gained = now.duration_since(bucket.filled).as_secs_f64() / REFILL.as_secs_f64();
         bucket.tokens = (bucket.tokens + gained).min(BURST);
         bucket.filled = now;
@@ -219,7 +220,12 @@ impl Writer {
         Ok(())
     }
 
-    async fn create(&self, api: &Api<Event>, namespace: &str, event: &Occurrence) -> Result<String, kube::Error> {
+    async fn create(
+        &self,
+        api: &Api<Event>,
+        namespace: &str,
+        event: &Occurrence,
+    ) -> Result<String, kube::Error> {
         let object_name = event.object.name.clone().unwrap_or_default();
         let name = format!("{object_name}.{:x}", event.at.as_nanosecond());
         let body = Event {

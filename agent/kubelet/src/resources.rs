@@ -114,9 +114,7 @@ pub fn of_pod(pod: &Pod) -> CgroupLimits {
     CgroupLimits {
         cpu_shares: Some(shares(pod_request(pod, "cpu"))),
         cpu_quota: pod_limit(pod, "cpu").filter(|l| *l > 0).map(quota),
-        memory: pod_limit(pod, "memory")
-            .filter(|l| *l > 0)
-            .map(|m| i64::try_from(m).unwrap_or(i64::MAX)),
+        memory: pod_limit(pod, "memory").filter(|l| *l > 0).map(|m| i64::try_from(m).unwrap_or(i64::MAX)),
         pids: None,
     }
 }
@@ -161,12 +159,12 @@ mod tests {
         serde_json::from_value(json!({"name": "c", "resources": resources})).unwrap()
     }
 
-    const NODE: NodeCapacity =
-        NodeCapacity { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 10 << 30 };
+    const NODE: NodeCapacity = NodeCapacity { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 10 << 30 };
 
     #[test]
     fn resource_fields_divide_and_round_up() {
-        let c = container(json!({"requests": {"cpu": "250m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}}));
+        let c =
+            container(json!({"requests": {"cpu": "250m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}}));
         let q = |s: &str| ApiQuantity(s.to_owned());
         let cases = [
             ("requests.cpu", None, "1"),

@@ -81,9 +81,7 @@ pub fn verify_non_root(pod: &str, container: &str, security: &Security, image: &
         None => {
             let user = image.user.split(':').next().unwrap_or_default();
             match user.parse::<i64>() {
-                Ok(0) => {
-                    Err(format!("container has runAsNonRoot and image will run as root {what}"))
-                }
+                Ok(0) => Err(format!("container has runAsNonRoot and image will run as root {what}")),
                 Ok(_) => Ok(()),
                 Err(_) if user.is_empty() => {
                     Err(format!("container has runAsNonRoot and image will run as root {what}"))

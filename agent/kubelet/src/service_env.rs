@@ -123,7 +123,10 @@ fn apply(
 }
 
 fn key(service: &Service) -> Key {
-    (service.metadata.namespace.clone().unwrap_or_default(), service.metadata.name.clone().unwrap_or_default())
+    (
+        service.metadata.namespace.clone().unwrap_or_default(),
+        service.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 fn entry(service: &Service) -> Option<(Key, Entry)> {

@@ -113,10 +113,7 @@ impl StatusManager {
         let api = Api::<Pod>::namespaced(self.client.clone(), &reference.namespace);
         let params = DeleteParams {
             grace_period_seconds: Some(0),
-            preconditions: Some(Preconditions {
-                uid: Some(reference.uid.0.clone()),
-                resource_version: None,
-            }),
+            preconditions: Some(Preconditions { uid: Some(reference.uid.0.clone()), resource_version: None }),
             ..DeleteParams::default()
         };
         match tokio::time::timeout(CALL_TIMEOUT, api.delete(&reference.name, &params)).await {
@@ -242,8 +239,7 @@ fn difference(known: &Value, wanted: &Value) -> Option<Value> {
 
 fn changed_conditions(known: Option<&Value>, wanted: &Value) -> Vec<Value> {
     let find = |list: Option<&Value>, type_: &str| {
-        list.and_then(Value::as_array)
-            .and_then(|l| l.iter().find(|c| c["type"] == type_).cloned())
+        list.and_then(Value::as_array).and_then(|l| l.iter().find(|c| c["type"] == type_).cloned())
     };
     let names = OWN_CONDITIONS.iter().chain(&["PodScheduled"]);
     names

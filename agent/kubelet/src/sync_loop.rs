@@ -32,7 +32,7 @@ const AFTER_BREAK: Duration = Duration::from_secs(1);
 
 /// Everything the loop hears. Closed: nothing else changes what a worker knows of the outside.
 enum SyncEvent {
-    Pods(watcher::Event<Pod>),
+    Pods(Box<watcher::Event<Pod>>),
     Runtime(RuntimeEvent),
     /// A container's state, read after an event named it.
     Read(Option<Container>),
@@ -102,7 +102,7 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
                 Some(event) = runtime.recv() => SyncEvent::Runtime(event),
                 Some(read) = self.reads.join_next() => SyncEvent::Read(read.ok().flatten()),
                 event = pods.next() => match event {
-                    Some(Ok(event)) => SyncEvent::Pods(event),
+                    Some(Ok(event)) => SyncEvent::Pods(Box::new(event)),
                     Some(Err(error)) => {
                         tracing::warn!(%error, "watch of pods broke; it is begun again");
                         continue;
@@ -117,34 +117,7 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
 
     fn handle(&mut self, event: SyncEvent) {
         match event {
-            SyncEvent::Pods(watcher::Event::Init) => self.listed.clear(),
-            SyncEvent::Pods(watcher::Event::InitApply(pod)) => {
-                self.listed.insert(pod::uid(&pod));
-                self.upsert(Arc::new(pod));
-            }
-            SyncEvent::Pods(watcher::Event::InitDone) => {
-                let listed = std::mem::take(&mut self.listed);
-                for (uid, slot) in &mut self.workers {
-                    if !listed.contains(uid) {
-                        slot.gone = true;
-                        slot.mailbox.gone(None);
-                    }
-                }
-                self.complete = true;
-                self.clean();
-                self.weigh();
-            }
-            SyncEvent::Pods(watcher::Event::Apply(pod)) => {
-                self.upsert(Arc::new(pod));
-                self.weigh();
-            }
-            SyncEvent::Pods(watcher::Event::Delete(pod)) => {
-                if let Some(slot) = self.workers.get_mut(&pod::uid(&pod)) {
-                    slot.gone = true;
-                    slot.again = None;
-                    slot.mailbox.gone(Some(Arc::new(pod)));
-                }
-            }
+            SyncEvent::Pods(event) => self.pods(*event),
             SyncEvent::Runtime(RuntimeEvent::Exited { id } | RuntimeEvent::OomKilled { id }) => self.read(id),
             // Whoever starts a container reads its state itself.
             SyncEvent::Runtime(RuntimeEvent::Started { .. }) => {}
@@ -168,6 +141,39 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
         }
     }
 
+    fn pods(&mut self, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitApply(pod) => {
+                self.listed.insert(pod::uid(&pod));
+                self.upsert(Arc::new(pod));
+            }
+            watcher::Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed);
+                for (uid, slot) in &mut self.workers {
+                    if !listed.contains(uid) {
+                        slot.gone = true;
+                        slot.mailbox.gone(None);
+                    }
+                }
+                self.complete = true;
+                self.clean();
+                self.weigh();
+            }
+            watcher::Event::Apply(pod) => {
+                self.upsert(Arc::new(pod));
+                self.weigh();
+            }
+            watcher::Event::Delete(pod) => {
+                if let Some(slot) = self.workers.get_mut(&pod::uid(&pod)) {
+                    slot.gone = true;
+                    slot.again = None;
+                    slot.mailbox.gone(Some(Arc::new(pod)));
+                }
+            }
+        }
+    }
+
     fn upsert(&mut self, pod: Arc<Pod>) {
         let uid = pod::uid(&pod);
         match self.workers.get_mut(&uid) {
@@ -185,7 +191,8 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
         let uid = pod::uid(&pod);
         self.node.known.set_pod(&pod);
         let mailbox = Arc::new(Mailbox::default());
-        let slot = WorkerSlot { mailbox: Arc::clone(&mailbox), pod: Arc::clone(&pod), gone: false, again: None };
+        let slot =
+            WorkerSlot { mailbox: Arc::clone(&mailbox), pod: Arc::clone(&pod), gone: false, again: None };
         self.workers.insert(uid.clone(), slot);
         let node = Arc::clone(&self.node);
         self.tasks.spawn(async move {

@@ -69,7 +69,8 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let (file, log) = (tmp.path().join("m"), tmp.path().join("l"));
         fs::write(&file, "").unwrap();
-        fs::write(&log, "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two words\n").unwrap();
+        fs::write(&log, "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two words\n")
+            .unwrap();
         let container = |policy: &str| Container {
             termination_message_policy: Some(policy.to_owned()),
             ..Container::default()

@@ -176,12 +176,8 @@ impl Volumes {
         env: &[(String, String)],
     ) -> Result<Vec<Mount>, VolumeError> {
         let uid = pod::uid(pod);
-        let volumes: BTreeMap<&str, &Volume> = pod
-            .spec
-            .iter()
-            .flat_map(|s| s.volumes.iter().flatten())
-            .map(|v| (v.name.as_str(), v))
-            .collect();
+        let volumes: BTreeMap<&str, &Volume> =
+            pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()).map(|v| (v.name.as_str(), v)).collect();
         let mut mounts = Vec::new();
         for (index, wanted) in container.volume_mounts.iter().flatten().enumerate() {
             let failed = |reason: String| VolumeError::SubPath {
@@ -194,9 +190,8 @@ impl Volumes {
                 .ok_or_else(|| VolumeError::Unsupported { volume: wanted.name.clone() })?;
             let sub_path = match (&wanted.sub_path, &wanted.sub_path_expr) {
                 (_, Some(expression)) if !expression.is_empty() => {
-                    let lookup = |name: &str| {
-                        env.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.clone())
-                    };
+                    let lookup =
+                        |name: &str| env.iter().rev().find(|(k, _)| k == name).map(|(_, v)| v.clone());
                     let expanded = expand(expression, lookup);
                     if expanded.contains("$(") {
                         return Err(failed(format!("missing value for {expression:?}")));
@@ -210,12 +205,8 @@ impl Volumes {
             let host_path = if sub_path.is_empty() {
                 source
             } else {
-                let target = self
-                    .dirs
-                    .subpaths(&uid)
-                    .join(&wanted.name)
-                    .join(&container.name)
-                    .join(index.to_string());
+                let target =
+                    self.dirs.subpaths(&uid).join(&wanted.name).join(&container.name).join(index.to_string());
                 subpath::bind(&source, Path::new(&sub_path), &target).map_err(failed)?;
                 target
             };

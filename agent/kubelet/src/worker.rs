@@ -201,7 +201,13 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
             }
             Outcome::Network(Err(trouble)) => {
                 let message = format!("Failed to create pod sandbox: {}", trouble.message);
-                self.node.recorder.pod(&self.pod, None, EventType::Warning, "FailedCreatePodSandBox", message);
+                self.node.recorder.pod(
+                    &self.pod,
+                    None,
+                    EventType::Warning,
+                    "FailedCreatePodSandBox",
+                    message,
+                );
             }
             Outcome::Image { container, .. } => {
                 self.pulls.remove(container);
@@ -223,7 +229,9 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
         let (node, pod, objects) = (Arc::clone(&self.node), Arc::clone(&self.pod), self.objects.clone());
         self.tasks.spawn(async move {
             let made = async {
-                node.cgroups.make_pod(&pod).map_err(|e| Trouble::new("FailedCreatePodContainer", e.to_string()))?;
+                node.cgroups
+                    .make_pod(&pod)
+                    .map_err(|e| Trouble::new("FailedCreatePodContainer", e.to_string()))?;
                 sync_volumes(&node, &pod, &objects, &[]).await
             };
             Outcome::Volumes(made.await.map(drop))
@@ -294,7 +302,9 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
     }
 
     fn signal(&mut self, container: String, attempt: u32, kill: bool) {
-        let Some(run) = self.observed.container(&container).and_then(|c| c.runs.get(&attempt)) else { return };
+        let Some(run) = self.observed.container(&container).and_then(|c| c.runs.get(&attempt)) else {
+            return;
+        };
         let (node, id) = (Arc::clone(&self.node), run.id.clone());
         let stop_signal = pod::container(&self.pod, &container)
             .and_then(|s| s.container.lifecycle.as_ref()?.stop_signal.clone());
@@ -344,13 +354,8 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
         }
         let mut previous = self.status.clone();
         status::take_foreign(&mut previous, self.pod.status.as_ref());
-        let status = status::generate(
-            &self.pod,
-            &self.observed,
-            &previous,
-            &self.node.status_context,
-            Now::read(),
-        );
+        let status =
+            status::generate(&self.pod, &self.observed, &previous, &self.node.status_context, Now::read());
         if status == self.status {
             return;
         }

@@ -47,10 +47,6 @@ pub(super) fn parse(mountinfo: &str) -> Vec<Hierarchy> {
 }
 
 impl Hierarchy {
-    pub(super) fn is_v1(&self) -> bool {
-        matches!(self.kind, Kind::V1 { .. })
-    }
-
     /// The kubelet sets something here. The others are filled by the runtime and only cleaned here.
     pub(super) fn is_used(&self) -> bool {
         self.has("cpu") || self.has("memory") || self.has("pids") || self.kind == Kind::V2
@@ -124,7 +120,8 @@ impl Hierarchy {
 /// Lets the children of `dir` have the controllers it has itself.
 fn delegate(dir: &Path) -> Result<(), CgroupError> {
     let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_default();
-    let has: BTreeSet<String> = read("cgroup.subtree_control").split_whitespace().map(str::to_owned).collect();
+    let has: BTreeSet<String> =
+        read("cgroup.subtree_control").split_whitespace().map(str::to_owned).collect();
     let missing: Vec<String> = read("cgroup.controllers")
         .split_whitespace()
         .filter(|c| ["cpu", "cpuset", "memory", "pids", "io", "hugetlb"].contains(c) && !has.contains(*c))
@@ -178,7 +175,7 @@ mod tests {
         let memory = found.iter().find(|h| h.has("memory")).unwrap();
         assert_eq!(memory.dir("/a/b"), PathBuf::from("/sys/fs/cgroup/memory/a/b"));
         let pure = parse("31 30 0:27 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");
-        assert!(!pure[0].is_v1());
+        assert_eq!(pure[0].kind, Kind::V2);
     }
 
     #[test]

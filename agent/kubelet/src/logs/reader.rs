@@ -154,9 +154,9 @@ fn open_all(path: &Path) -> io::Result<Vec<File>> {
         let prefix = format!("{name}.");
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         rotated.extend(
-            entries.map(|e| e.path()).filter(|p| {
-                p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&prefix))
-            }),
+            entries
+                .map(|e| e.path())
+                .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&prefix))),
         );
     }
     rotated.sort();

@@ -104,11 +104,7 @@ async fn pump(
 }
 
 /// Removes folders nobody follows; true when none is left and the instance was given up.
-fn drop_unused(
-    inotify: &AsyncFd<Queue>,
-    folders: &Mutex<Folders>,
-    owner: &Mutex<Option<Instance>>,
-) -> bool {
+fn drop_unused(inotify: &AsyncFd<Queue>, folders: &Mutex<Folders>, owner: &Mutex<Option<Instance>>) -> bool {
     let mut owner = owner.lock().unwrap_or_else(PoisonError::into_inner);
     let mut folders = folders.lock().unwrap_or_else(PoisonError::into_inner);
     folders.retain(|descriptor, (dir, sender)| {

@@ -90,9 +90,6 @@ mod tests {
         assert_eq!(waits, [0, 10, 20, 40, 80, 160, 300, 300]);
         let failed_at = now + Duration::from_secs(601);
         assert_eq!(backoff.until(failed_at, policy), failed_at);
-        assert_eq!(
-            backoff.advanced(failed_at, failed_at, policy).delay(),
-            Some(Duration::from_secs(10))
-        );
+        assert_eq!(backoff.advanced(failed_at, failed_at, policy).delay(), Some(Duration::from_secs(10)));
     }
 }

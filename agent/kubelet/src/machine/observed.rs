@@ -93,7 +93,9 @@ impl RunState {
     fn yields_to(&self, news: &Self) -> bool {
         match (self, news) {
             (Self::Running { .. }, Self::Exited(_)) => true,
-            (Self::Exited(known), Self::Exited(new)) => new.reason == OOM_KILLED && known.reason != OOM_KILLED,
+            (Self::Exited(known), Self::Exited(new)) => {
+                new.reason == OOM_KILLED && known.reason != OOM_KILLED
+            }
             (_, Self::Running { .. }) => false,
         }
     }
@@ -268,14 +270,12 @@ impl Observed {
 
     /// A ConfigMap or Secret changed: what failed for want of it may be tried again now.
     pub fn objects_changed(&mut self, now: Instant) {
-        let failures = self
-            .containers
-            .values_mut()
-            .filter_map(|c| c.start_failure.as_mut())
-            .chain(match &mut self.volumes {
+        let failures = self.containers.values_mut().filter_map(|c| c.start_failure.as_mut()).chain(
+            match &mut self.volumes {
                 Work::Failed(failure) => Some(failure),
                 _ => None,
-            });
+            },
+        );
         for failure in failures.filter(|f| f.heals_by_change) {
             failure.retry_at = now;
         }

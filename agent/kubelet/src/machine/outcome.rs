@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use xebec_network::types::PodNetwork;
-use xebec_runtime::types::{ContainerId, Image};
+use xebec_runtime::types::Image;
 
 use super::action::{Action, StopReason};
 use super::backoff::BackoffPolicy;
@@ -239,31 +239,15 @@ fn short_failure(trouble: Trouble, now: Instant) -> super::observed::Failure {
     }
 }
 
-/// The record of a run that was made and could not be started.
-pub fn start_error_run(
-    id: ContainerId,
-    attempt: u32,
-    image: &Image,
-    image_name: &str,
-    spec_hash: String,
-    message: String,
-    wall: Timestamp,
-    now: Instant,
-) -> Run {
-    Run {
-        id,
-        attempt,
-        image_id: image.repo_digest.clone(),
-        image_name: image_name.to_owned(),
-        spec_hash,
-        state: RunState::Exited(Exit {
-            code: 128,
-            signal: None,
-            started_at: None,
-            finished_at: Some(wall),
-            at: now,
-            reason: "StartError".to_owned(),
-            message,
-        }),
-    }
+/// The end of a run that was made and could not be started.
+pub fn start_error(message: &str, wall: Timestamp, now: Instant) -> RunState {
+    RunState::Exited(Exit {
+        code: 128,
+        signal: None,
+        started_at: None,
+        finished_at: Some(wall),
+        at: now,
+        reason: "StartError".to_owned(),
+        message: message.to_owned(),
+    })
 }

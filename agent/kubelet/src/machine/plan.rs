@@ -179,7 +179,8 @@ fn startable<'a>(pod: &'a Pod, observed: &Observed) -> Vec<ContainerSpec<'a>> {
     }
     out.retain(|spec| {
         let container = seen(spec);
-        container.running().is_none() && container.exit().is_none_or(|exit| pod::restarts(pod, *spec, exit.code))
+        container.running().is_none()
+            && container.exit().is_none_or(|exit| pod::restarts(pod, *spec, exit.code))
     });
     out
 }

@@ -48,10 +48,8 @@ pub(super) fn plan_terminating(pod: &Pod, observed: &Observed, now: Instant) -> 
                 reason: StopReason::PodEnds,
                 grace,
             }),
-            Some(stop) if stop.deadline > now + grace => actions.push(Action::HurryStop {
-                container: spec.container.name.clone(),
-                deadline: now + grace,
-            }),
+            Some(stop) if stop.deadline > now + grace => actions
+                .push(Action::HurryStop { container: spec.container.name.clone(), deadline: now + grace }),
             Some(_) => actions.extend(plan_stop(spec, container, now)),
         }
         true
@@ -98,9 +96,7 @@ pub(super) fn plan_stop(spec: ContainerSpec<'_>, seen: &ContainerObserved, now: 
         StopStep::Asked if has_pre_stop(spec) && !overdue => {
             Some(Action::PreStop { container, attempt, deadline: stop.deadline })
         }
-        StopStep::Asked | StopStep::ReadyToSignal => {
-            Some(Action::Signal { container, attempt, kill: false })
-        }
+        StopStep::Asked | StopStep::ReadyToSignal => Some(Action::Signal { container, attempt, kill: false }),
         StopStep::PreStop => None,
         StopStep::Signalled if overdue => Some(kill()),
         StopStep::Signalled => Some(Action::WakeAt(stop.deadline)),

@@ -232,7 +232,8 @@ mod tests {
     async fn statuses_below_400_are_success_and_redirects_on_the_host_are_followed() {
         let ok = "HTTP/1.1 204 No Content\r\n\r\n";
         let timeout = Duration::from_secs(5);
-        let port = server(vec!["HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n", ok]).await;
+        let port =
+            server(vec!["HTTP/1.1 302 Found\r\nLocation: /other\r\nContent-Length: 0\r\n\r\n", ok]).await;
         assert_eq!(get(&check(port), timeout).await, Finding::Success);
         let port = server(vec!["HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n"]).await;
         let failure = Finding::Failure("HTTP probe failed with statuscode: 503".into());

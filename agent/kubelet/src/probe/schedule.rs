@@ -18,8 +18,9 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn of(probe: &Probe) -> Self {
-        let at_least_one =
-            |value: Option<i32>, default: u32| value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default);
+        let at_least_one = |value: Option<i32>, default: u32| {
+            value.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
+        };
         let delay = probe.initial_delay_seconds.and_then(|v| u64::try_from(v).ok()).unwrap_or(0);
         Self {
             initial_delay: Duration::from_secs(delay),
@@ -77,11 +78,8 @@ mod tests {
     use super::*;
 
     fn results(settled: Option<bool>, success: i32, failure: i32, findings: &str) -> Vec<(usize, bool)> {
-        let probe = Probe {
-            success_threshold: Some(success),
-            failure_threshold: Some(failure),
-            ..Probe::default()
-        };
+        let probe =
+            Probe { success_threshold: Some(success), failure_threshold: Some(failure), ..Probe::default() };
         let settings = Settings::of(&probe);
         let mut tally = Tally::new(settled);
         findings

@@ -97,9 +97,11 @@ fn initialized(pod: &Pod, status: &PodStatus) -> Verdict {
     let incomplete: Vec<&str> = pod::containers(pod)
         .filter(|c| c.kind != ContainerKind::Main)
         .filter(|c| {
-            status_of(status.init_container_statuses.as_ref(), &c.container.name).is_none_or(|s| match c.kind {
-                ContainerKind::Sidecar => s.started != Some(true),
-                _ => !s.ready,
+            status_of(status.init_container_statuses.as_ref(), &c.container.name).is_none_or(|s| {
+                match c.kind {
+                    ContainerKind::Sidecar => s.started != Some(true),
+                    _ => !s.ready,
+                }
             })
         })
         .map(|c| c.container.name.as_str())

@@ -44,7 +44,7 @@ impl ContainerStatuses {
                     message: Some(
                         "The container could not be located when the pod was terminated".to_owned(),
                     ),
-                    finished_at: state.running.is_some().then(|| Time(now.wall)),
+                    finished_at: state.running.is_some().then_some(Time(now.wall)),
                     ..ContainerStateTerminated::default()
                 })
             });
@@ -208,8 +208,7 @@ fn waiting(
             return Some((failure.reason.to_owned(), Some(failure.message.clone())));
         }
         let image = spec.container.image.as_deref().unwrap_or_default();
-        let message =
-            format!("Back-off pulling image \"{image}\": {}: {}", failure.reason, failure.message);
+        let message = format!("Back-off pulling image \"{image}\": {}: {}", failure.reason, failure.message);
         return Some(("ImagePullBackOff".to_owned(), Some(message)));
     }
     if let Some(failure) = &seen.start_failure

@@ -55,7 +55,11 @@ pub(super) fn phase(pod: &Pod, statuses: &ContainerStatuses, ended: bool) -> &'s
     }
     let mains_began = count.running + count.stopped > 0;
     if ended {
-        return if count.failed == 0 && count.stopped > 0 && init_failed == 0 { "Succeeded" } else { "Failed" };
+        return if count.failed == 0 && count.stopped > 0 && init_failed == 0 {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
     if init_failed > 0 {
         "Failed"

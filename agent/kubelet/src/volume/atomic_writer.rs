@@ -76,9 +76,8 @@ fn same(data: &Path, files: &Files, fs_group: Option<i64>) -> bool {
         let full = data.join(path);
         let mode = ownership::file_mode(file.mode, fs_group);
         found.contains(path)
-            && fs::metadata(&full).is_ok_and(|m| {
-                m.mode() & 0o7777 == mode && m.size() == file.bytes.len() as u64
-            })
+            && fs::metadata(&full)
+                .is_ok_and(|m| m.mode() & 0o7777 == mode && m.size() == file.bytes.len() as u64)
             && fs::read(&full).is_ok_and(|bytes| bytes == file.bytes)
     })
 }
@@ -177,8 +176,10 @@ mod tests {
     }
 
     fn entries(dir: &Path) -> Vec<String> {
-        let mut names: Vec<String> =
-            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -199,7 +200,10 @@ mod tests {
         write(&dir, &files(&[("a", "new", 0o644)]), None).unwrap();
         assert_eq!(fs::read_to_string(dir.join("a")).unwrap(), "new");
         let second = fs::read_link(dir.join(DATA)).unwrap();
-        assert_eq!(entries(&dir), ["..data", second.to_str().unwrap(), "a"].map(str::to_owned).to_vec().tap_sorted());
+        assert_eq!(
+            entries(&dir),
+            ["..data", second.to_str().unwrap(), "a"].map(str::to_owned).to_vec().tap_sorted()
+        );
     }
 
     trait Sorted {

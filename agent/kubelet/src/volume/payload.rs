@@ -204,8 +204,7 @@ fn add_projected(
         }
     }
     for key in token_keys(source) {
-        let (value, refresh) =
-            token(&key).ok_or_else(|| "failed to fetch token: no answer".to_owned())?;
+        let (value, refresh) = token(&key).ok_or_else(|| "failed to fetch token: no answer".to_owned())?;
         let mut file = file(value.into_bytes(), mode);
         let (user, group) = token_owner(input.pod);
         if user.is_some() || group {
@@ -237,8 +236,7 @@ mod tests {
     use super::*;
     use crate::objects::ObjectSnapshot;
 
-    const NODE: NodeCapacity =
-        NodeCapacity { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30 };
+    const NODE: NodeCapacity = NodeCapacity { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30 };
 
     fn payload(volume: serde_json::Value) -> Result<Vec<(String, String, u32)>, String> {
         let pod: Pod = serde_json::from_value(json!({
@@ -247,7 +245,10 @@ mod tests {
         }))
         .unwrap();
         let objects = ObjectSnapshot::of(
-            [("cm", Some(json!({"data": {"k": "v", "l": "w"}, "binaryData": {"b": "AQI="}}))), ("none", None)],
+            [
+                ("cm", Some(json!({"data": {"k": "v", "l": "w"}, "binaryData": {"b": "AQI="}}))),
+                ("none", None),
+            ],
             [("s", Some(json!({"data": {"p": "cHc="}})))],
         );
         let input = VolumeInput { pod: &pod, objects: &objects, host_ips: &[], pod_ips: &[] };

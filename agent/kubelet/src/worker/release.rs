@@ -15,7 +15,9 @@ use crate::pod_network::PodNetworking;
 
 impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
     pub(super) fn remove(&mut self, container: String, attempt: u32) {
-        let Some(run) = self.observed.container(&container).and_then(|c| c.runs.get(&attempt)) else { return };
+        let Some(run) = self.observed.container(&container).and_then(|c| c.runs.get(&attempt)) else {
+            return;
+        };
         let (node, id) = (Arc::clone(&self.node), run.id.clone());
         let log = log_path(&node.config, &self.pod, &container, attempt);
         self.tasks.spawn(async move {

@@ -14,8 +14,8 @@ use crate::container_config::{self, Parts};
 use crate::downward::DownwardContext;
 use crate::env::{self, EnvContext};
 use crate::hosts;
-use crate::machine::observed::Run;
-use crate::machine::outcome::{Outcome, StartFailure, Trouble, start_error_run};
+use crate::machine::observed::{Run, RunState};
+use crate::machine::outcome::{Outcome, StartFailure, Trouble, start_error};
 use crate::node::Node;
 use crate::objects::PodObjects;
 use crate::pod;
@@ -89,11 +89,15 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
             return Err(failure);
         }
         self.tell(EventType::Normal, "Started", format!("Started container {}", self.container.name));
-        let run = self.seen(&id, &config).await;
+        let run = self.seen(&id).await;
         match self.post_start(&run).await {
             Ok(()) => Ok(run),
             Err(message) => {
-                self.tell(EventType::Warning, "FailedPostStartHook", format!("PostStartHook failed: {message}"));
+                self.tell(
+                    EventType::Warning,
+                    "FailedPostStartHook",
+                    format!("PostStartHook failed: {message}"),
+                );
                 Err(StartFailure::PostStart {
                     run,
                     trouble: Trouble::new("PostStartHookError", message),
@@ -112,7 +116,9 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
             return Err(config_error("hostUsers: false is not supported by this node"));
         }
         if !self.node.services.ready_within_limit().await {
-            return Err(config_error("services have not yet been read at least once, cannot construct envvars"));
+            return Err(config_error(
+                "services have not yet been read at least once, cannot construct envvars",
+            ));
         }
         let snapshot = self.objects.snapshot().await;
         let context = EnvContext {
@@ -160,7 +166,10 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
 
     /// A configuration that cannot work is `CreateContainerError`; what the OCI runtime refuses counts as a run.
     fn create_failed(&self, error: &RuntimeError) -> StartFailure {
-        if matches!(error, RuntimeError::Config(_) | RuntimeError::Unreachable { .. } | RuntimeError::Timeout { .. }) {
+        if matches!(
+            error,
+            RuntimeError::Config(_) | RuntimeError::Unreachable { .. } | RuntimeError::Timeout { .. }
+        ) {
             self.tell(EventType::Warning, "Failed", format!("Error: {error}"));
             return StartFailure::NotMade(Trouble::new("CreateContainerError", error.to_string()));
         }
@@ -170,33 +179,26 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
     fn start_failed(&self, id: ContainerId, message: &str) -> StartFailure {
         self.tell(EventType::Warning, "Failed", format!("Error: {message}"));
         let now = Now::read();
-        let run = start_error_run(
-            id,
-            self.attempt,
-            &self.image,
-            self.container.image.as_deref().unwrap_or_default(),
-            pod::spec_hash(&self.container),
-            message.to_owned(),
-            now.wall,
-            now.mono,
-        );
+        let run = self.run_with(id, start_error(message, now.wall, now.mono));
         StartFailure::NotStarted { run, trouble: Trouble::new("RunContainerError", message) }
     }
 
     /// The run as the runtime tells it; as started just now when it cannot be asked.
-    async fn seen(&self, id: &ContainerId, config: &ContainerConfig) -> Run {
+    async fn seen(&self, id: &ContainerId) -> Run {
         let now = Now::read();
         let told = self.node.runtime.container(id).await.ok().flatten();
-        match told.and_then(|container| adopt::run_of(&self.node, &self.pod, &container, now)) {
-            Some(run) => run,
-            None => Run {
-                id: id.clone(),
-                attempt: self.attempt,
-                image_id: config.image.repo_digest.clone(),
-                image_name: self.container.image.clone().unwrap_or_default(),
-                spec_hash: pod::spec_hash(&self.container),
-                state: crate::machine::observed::RunState::Running { started_at: now.wall },
-            },
+        told.and_then(|container| adopt::run_of(&self.node, &self.pod, &container, now))
+            .unwrap_or_else(|| self.run_with(id.clone(), RunState::Running { started_at: now.wall }))
+    }
+
+    fn run_with(&self, id: ContainerId, state: RunState) -> Run {
+        Run {
+            id,
+            attempt: self.attempt,
+            image_id: self.image.repo_digest.clone(),
+            image_name: self.container.image.clone().unwrap_or_default(),
+            spec_hash: pod::spec_hash(&self.container),
+            state,
         }
     }
 
