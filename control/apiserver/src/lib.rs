@@ -2,11 +2,54 @@
 //!
 //! In: HTTP requests with an identity. Out: `metav1` answers, watch streams. Absent: scheduling, reconciling; TLS
 //! and sockets (`control` accepts connections and hands requests over).
+//!
+//! The way of a request, one room each: [`ApiServer::handle`] → `request` (what it is about) → [`authn`] → `authz` →
+//! `dispatch` → `registry` (with `strategy`, [`validation`], [`defaults`]) → store. The way back: `view` for objects and
+//! lists, `watch` for streams, `status` for everything that went wrong.
 
 pub mod authn;
 pub mod defaults;
+pub mod field_error;
 pub mod kinds;
 pub mod schema;
 pub mod strategic;
 pub mod table;
 pub mod token;
+pub mod validation;
+
+mod alloc;
+mod authz;
+mod body;
+mod bootstrap;
+mod bound;
+mod client;
+mod codec;
+mod config;
+mod convert;
+mod discovery;
+mod dispatch;
+mod facts;
+mod health;
+mod kubelet;
+mod list;
+mod meta;
+mod negotiate;
+mod openapi;
+mod options;
+mod registry;
+mod request;
+mod review;
+mod server;
+mod status;
+mod stored;
+mod strategy;
+mod subresource;
+mod version;
+mod view;
+mod watch;
+
+pub use body::{Body, BoxError, MAX_BODY};
+pub use config::{ApiServerConfig, ConfigError, Tokens};
+pub use server::ApiServer;
+pub use status::ApiError;
+pub use version::GIT_VERSION;

@@ -10,7 +10,6 @@
 mod cache;
 mod config;
 mod context;
-mod deployment;
 mod endpointslice;
 mod error;
 mod expectations;

@@ -40,9 +40,7 @@ impl NodeIpam {
                     Some(node) if ranges(node).is_empty() => queue.add(ObjectKey::of(node.as_ref())),
                     Some(_) => {}
                     None => {
-                        for name in pool.take_starved() {
-                            queue.add(ObjectKey::cluster(name));
-                        }
+                        pool.take_starved().into_iter().for_each(|name| queue.add(ObjectKey::cluster(name)))
                     }
                 }
             }

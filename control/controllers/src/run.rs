@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, ControllersConfig};
 use crate::context::{Context, Controller, Informers, Outcome};
-use crate::deployment::DeploymentController;
 use crate::error::{Error, Retry};
 use crate::key::{ControllerName, Request};
 use crate::node_ipam::NodeIpam;
@@ -73,7 +72,6 @@ pub async fn run(
 
 fn build(context: &Context, informers: &mut Informers, config: &ControllersConfig) -> Controllers {
     vec![
-        (ControllerName::Deployment, Arc::new(DeploymentController::new(context, informers))),
         (ControllerName::NodeIpam, Arc::new(NodeIpam::new(context, informers, config))),
         (ControllerName::ReplicaSet, Arc::new(ReplicaSetController::new(context, informers))),
         (

@@ -23,10 +23,8 @@ pub(super) const CORE: &[Row] = &[
     cluster("persistentvolumes", "PersistentVolume").short(&["pv"]).status().inert(),
     namespaced("pods", "Pod").short(&["po"]).category(&["all"]).status().subresources(&[
         ("binding", ("", "v1", "Binding"), &[Verb::Create]),
-        ("ephemeralcontainers", ("", "v1", "Pod"), STATUS_VERBS),
         ("eviction", ("policy", "v1", "Eviction"), &[Verb::Create]),
         ("log", ("", "v1", "Pod"), &[Verb::Get]),
-        ("resize", ("", "v1", "Pod"), STATUS_VERBS),
     ]),
     namespaced("podtemplates", "PodTemplate"),
     namespaced("replicationcontrollers", "ReplicationController")

@@ -1,0 +1,241 @@
+//! Between bytes and JSON trees.
+//!
+//! In: request bodies in JSON or YAML. Out: trees of bounded depth, with the duplicate fields that were met, or 400 and
+//! 415. Objects go out as JSON; YAML is made from it when asked for.
+
+use std::cell::RefCell;
+use std::fmt;
+
+use http::{HeaderMap, header};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+use crate::status::ApiError;
+
+/// Deeper bodies are refused: trees are walked by recursion.
+const MAX_DEPTH: usize = 512;
+/// What a body of an object may be.
+pub(crate) const ACCEPTED: &str = "application/json, application/yaml";
+
+/// The formats spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Json,
+    Yaml,
+}
+
+/// A body that could be read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Decoded {
+    pub(crate) value: Value,
+    /// Paths of fields that were given more than once; the last one counts.
+    pub(crate) duplicates: Vec<String>,
+}
+
+/// The media type of a body, without parameters.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// The format of a body. A body without a type is taken for JSON, as upstream takes it.
+pub(crate) fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
+    match media_type(headers) {
+        "" | "application/json" => Ok(Format::Json),
+        "application/yaml" => Ok(Format::Yaml),
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+    }
+}
+
+/// Reads one document.
+pub(crate) fn decode(format: Format, body: &[u8]) -> Result<Decoded, ApiError> {
+    let seen = RefCell::default();
+    let seed = Tree { depth: 0, path: None, duplicates: &seen };
+    let value = match format {
+        Format::Json => {
+            let mut json = serde_json::Deserializer::from_slice(body);
+            // `Tree` has a limit of its own.
+            json.disable_recursion_limit();
+            let value = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
+            value.map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?
+        }
+        Format::Yaml => from_yaml(body, &seen)?,
+    };
+    Ok(Decoded { value, duplicates: seen.into_inner() })
+}
+
+fn from_yaml(body: &[u8], seen: &RefCell<Vec<String>>) -> Result<Value, ApiError> {
+    let refuse =
+        |error: &dyn fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: {error}"));
+    let text = std::str::from_utf8(body).map_err(|error| refuse(&error))?;
+    serde_saphyr::with_deserializer_from_str(text, |yaml| {
+        Tree { depth: 0, path: None, duplicates: seen }.deserialize(yaml)
+    })
+    .map_err(|error| refuse(&error))
+}
+
+/// An object as YAML.
+pub(crate) fn to_yaml(value: &Value) -> Result<String, ApiError> {
+    serde_saphyr::to_string(value).map_err(ApiError::internal)
+}
+
+/// Builds a tree, counts its depth and notes duplicate fields.
+#[derive(Clone, Copy)]
+struct Tree<'a> {
+    depth: usize,
+    path: Option<&'a Path<'a>>,
+    duplicates: &'a RefCell<Vec<String>>,
+}
+
+/// Where in the document we are, as a list from the leaf up.
+struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    step: Step<'a>,
+}
+
+enum Step<'a> {
+    Field(&'a str),
+    Index(usize),
+}
+
+// === impl Tree ===
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that JSON cannot hold"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let depth = self.deeper()?;
+        let mut items = Vec::new();
+        loop {
+            let path = Path { parent: self.path, step: Step::Index(items.len()) };
+            match access.next_element_seed(Tree { depth, path: Some(&path), duplicates: self.duplicates })? {
+                Some(item) => items.push(item),
+                None => return Ok(items.into()),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let depth = self.deeper()?;
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let path = Path { parent: self.path, step: Step::Field(&key) };
+            let value =
+                access.next_value_seed(Tree { depth, path: Some(&path), duplicates: self.duplicates })?;
+            if map.contains_key(&key) {
+                self.duplicates.borrow_mut().push(path.to_string());
+            }
+            map.insert(key, value);
+        }
+        Ok(map.into())
+    }
+}
+
+impl Tree<'_> {
+    fn deeper<E: serde::de::Error>(&self) -> Result<usize, E> {
+        if self.depth >= MAX_DEPTH {
+            return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
+        }
+        Ok(self.depth + 1)
+    }
+}
+
+// === impl Path ===
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.step {
+            Step::Field(name) if self.parent.is_none() => f.write_str(name),
+            Step::Field(name) => write!(f, ".{name}"),
+            Step::Index(index) => write!(f, "[{index}]"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_named_and_the_last_one_counts() {
+        let decoded =
+            decode(Format::Json, br#"{"a":1,"b":{"c":[{"d":1,"d":2}]},"a":3}"#).expect("a document");
+        assert_eq!(decoded.duplicates, ["b.c[0].d", "a"]);
+        assert_eq!(decoded.value["a"], 3);
+    }
+
+    #[test]
+    fn depth_is_bounded_in_both_formats() {
+        for (format, open) in [(Format::Json, "["), (Format::Yaml, "[")] {
+            let deep = open.repeat(100_000);
+            assert_eq!(decode(format, deep.as_bytes()).expect_err("refused").code(), 400);
+        }
+        let nested = format!("{}1{}", "[".repeat(400), "]".repeat(400));
+        decode(Format::Json, nested.as_bytes()).expect("upstream takes this depth");
+    }
+
+    #[test]
+    fn bad_documents_are_400() {
+        for body in ["", "{", "{\"a\":1e400}", "nul", "{}{}", "\u{1}", "{\"a\":\"\u{0}\"}"] {
+            assert_eq!(decode(Format::Json, body.as_bytes()).expect_err(body).code(), 400, "{body:?}");
+        }
+        assert_eq!(decode(Format::Json, b"{\"a\":\"\xff\"}").expect_err("not UTF-8").code(), 400);
+    }
+
+    #[test]
+    fn yaml_reads_like_json() {
+        let decoded = decode(Format::Yaml, b"a: 1\nb: [x, null, true]\nc: {d: \"1\"}\n").expect("a document");
+        assert_eq!(decoded.value, serde_json::json!({"a": 1, "b": ["x", null, true], "c": {"d": "1"}}));
+    }
+}

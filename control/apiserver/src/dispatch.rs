@@ -1,0 +1,290 @@
+//! From a permitted request to the code that answers it.
+//!
+//! In: request info, query, body. Out: the answer of discovery, health, a review, a sub-resource or the registry.
+
+use futures::FutureExt;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use serde_json::Value;
+
+use crate::body::{self, Body};
+use crate::codec::{self, Decoded};
+use crate::discovery;
+use crate::facts::Filter;
+use crate::health;
+use crate::kinds::Verb;
+use crate::list::{self, Listing};
+use crate::negotiate::Output;
+use crate::openapi;
+use crate::options::{DeleteOptions, ListOptions, Query, WriteOptions};
+use crate::registry::delete::{self, Deleted};
+use crate::registry::patch::Patch;
+use crate::registry::update::{self, Door, Edit};
+use crate::registry::{Cx, Served, create, input};
+use crate::request::RequestInfo;
+use crate::review;
+use crate::server::ApiServer;
+use crate::status::{self, ApiError};
+use crate::strategy::traits;
+use crate::subresource;
+use crate::token;
+use crate::version;
+use crate::view::View;
+use crate::watch;
+
+/// Answers a request that may be made.
+pub(crate) async fn dispatch(
+    server: &ApiServer,
+    cx: &Cx<'_>,
+    info: &RequestInfo,
+    query: &Query,
+    request: Request<Body>,
+) -> Result<Response<Body>, ApiError> {
+    if !info.is_resource_request {
+        return non_resource(server, cx, info, query, request.headers());
+    }
+    let (group, version) = (&info.group, &info.version);
+    let Some(served) = cx.registry.kinds.get(group, version, &info.resource) else {
+        return Ok(not_found_page());
+    };
+    if served.resource.namespaced && info.namespace.is_none() && !info.name.is_empty() {
+        return Ok(not_found_page());
+    }
+    if !served.resource.namespaced && info.namespace.is_some() && info.resource != "namespaces" {
+        return Ok(not_found_page());
+    }
+    // A Namespace is not in a namespace: its path only looks as if.
+    let namespace = info.namespace.as_deref().filter(|_| served.resource.namespaced);
+    let call = Call { cx, served, namespace, info, query };
+    if review::is_review(&served.resource) {
+        return review::respond(&call, request).boxed().await;
+    }
+    if !info.subresource.is_empty() {
+        return subresource::respond(&call, request).boxed().await;
+    }
+    if (group.as_str(), info.resource.as_str()) == ("", "bindings") {
+        return subresource::binding::create(&call, request).boxed().await;
+    }
+    if !call.is_allowed() {
+        return Err(ApiError::method_not_supported(&served.resource, info.verb));
+    }
+    match info.verb {
+        "get" => call.get(request.headers()),
+        "list" => call.list(request.headers()),
+        "watch" => call.watch(request.headers()),
+        "create" => call.create(request).boxed().await,
+        "update" => call.update(request, Door::Main).boxed().await,
+        "patch" => call.patch(request, Door::Main).boxed().await,
+        "delete" => call.delete(request).boxed().await,
+        "deletecollection" => call.delete_collection(request).boxed().await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// What upstream's router says about paths nobody serves.
+fn not_found_page() -> Response<Body> {
+    health::text(StatusCode::NOT_FOUND, "404 page not found\n".into())
+}
+
+pub(crate) fn json_response(code: StatusCode, document: &Value) -> Response<Body> {
+    let mut response = Response::new(body::full(document.to_string()));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn non_resource(
+    server: &ApiServer,
+    cx: &Cx<'_>,
+    info: &RequestInfo,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    if !matches!(info.verb, "get" | "head") {
+        return Err(ApiError::method_not_allowed());
+    }
+    let verifier = &cx.registry.config.tokens.verifier;
+    let document = match info.path.trim_end_matches('/') {
+        "" => {
+            let groups = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
+            serde_json::json!({ "paths": groups })
+        }
+        "/version" => version::info(),
+        "/.well-known/openid-configuration" => token::openid_configuration(verifier.issuer()),
+        "/openid/v1/jwks" => token::json_web_key_set(verifier.keys()),
+        path => {
+            if let Some(response) = health::respond(server, path, query) {
+                return Ok(response);
+            }
+            if let Some(answer) = discovery::respond(&cx.registry.kinds, path, headers) {
+                return answer;
+            }
+            match openapi::document(&cx.registry.kinds, path) {
+                Some(document) => document,
+                None => return Ok(not_found_page()),
+            }
+        }
+    };
+    Ok(json_response(StatusCode::OK, &document))
+}
+
+/// A request on a resource, taken apart.
+pub(crate) struct Call<'a> {
+    pub(crate) cx: &'a Cx<'a>,
+    pub(crate) served: &'a Served,
+    /// That of the path, for namespaced resources.
+    pub(crate) namespace: Option<&'a str>,
+    pub(crate) info: &'a RequestInfo,
+    pub(crate) query: &'a Query,
+}
+
+// === impl Call ===
+
+impl Call<'_> {
+    fn is_allowed(&self) -> bool {
+        self.served.resource.verbs.iter().any(|verb| verb.as_str() == self.info.verb)
+    }
+
+    pub(crate) fn view(&self, headers: &HeaderMap) -> Result<View, ApiError> {
+        View::new(self.served, Output::negotiate(headers)?, self.query)
+    }
+
+    fn get(&self, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+        let view = self.view(headers)?;
+        let version = self.query.get("resourceVersion").unwrap_or_default();
+        if !version.is_empty() {
+            let asked: u64 = version.parse().map_err(|_| {
+                ApiError::bad_request(format!("Invalid value: {version:?}: a resource version is a number"))
+            })?;
+            let current = self.cx.registry.store.revision().0;
+            if asked > current {
+                return Err(ApiError::too_large_resource_version(asked, current));
+            }
+        }
+        let stored = self.cx.registry.get(self.served, self.namespace, &self.info.name)?;
+        view.respond(StatusCode::OK, &stored)
+    }
+
+    fn filter(&self, options: &ListOptions) -> Result<Filter, ApiError> {
+        Filter::parse(&self.served.resource, &options.label_selector, &options.field_selector)
+    }
+
+    fn list(&self, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+        let view = self.view(headers)?;
+        let options = ListOptions::parse(self.query)?;
+        let filter = self.filter(&options)?;
+        let store = &self.cx.registry.store;
+        view.list(list::list(store, &self.served.resource, self.namespace, &options, &filter)?)
+    }
+
+    fn watch(&self, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+        let view = self.view(headers)?;
+        let options = ListOptions::parse(self.query)?;
+        let filter = self.filter(&options)?;
+        watch::watch(self.cx.registry, self.served, self.namespace, &options, filter, view)
+    }
+
+    async fn create(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        if !self.info.name.is_empty() {
+            return Err(ApiError::method_not_allowed());
+        }
+        let (view, options) = (self.view(request.headers())?, WriteOptions::parse(self.query)?);
+        let body = read(request).await?;
+        let stored = create::create(self.cx, self.served, self.namespace, body, &options).await?;
+        view.respond(StatusCode::CREATED, &stored)
+    }
+
+    fn edit<'e>(&'e self, door: Door, verb: Verb, options: &'e WriteOptions) -> Edit<'e> {
+        Edit { served: self.served, namespace: self.namespace, name: &self.info.name, door, verb, options }
+    }
+
+    pub(crate) async fn update(
+        &self,
+        request: Request<Body>,
+        door: Door,
+    ) -> Result<Response<Body>, ApiError> {
+        if self.info.name.is_empty() {
+            return Err(ApiError::method_not_allowed());
+        }
+        let (view, options) = (self.view(request.headers())?, WriteOptions::parse(self.query)?);
+        let body = read(request).await?;
+        let gvk = &self.served.resource.gvk;
+        let mut object = input::check(self.cx, gvk, body, options.field_validation)?;
+        create::set_namespace(&mut object, self.namespace)?;
+        let edit = self.edit(door, Verb::Update, &options);
+        let updated = update::update(self.cx, edit, |_| Ok(object.clone())).await?;
+        let code = if updated.created { StatusCode::CREATED } else { StatusCode::OK };
+        view.respond(code, &updated.stored)
+    }
+
+    pub(crate) async fn patch(&self, request: Request<Body>, door: Door) -> Result<Response<Body>, ApiError> {
+        if self.info.name.is_empty() {
+            return Err(ApiError::method_not_allowed());
+        }
+        let (view, options) = (self.view(request.headers())?, WriteOptions::parse(self.query)?);
+        let media_type = codec::media_type(request.headers()).to_owned();
+        let patch = Patch::parse(&media_type, &body::read(request.into_body()).await?)?;
+        let gvk = &self.served.resource.gvk;
+        let edit = self.edit(door, Verb::Patch, &options);
+        let updated = update::update(self.cx, edit, |current| {
+            let patched = patch.apply(gvk, current)?;
+            input::check(self.cx, gvk, patched, options.field_validation)
+        })
+        .await?;
+        view.respond(StatusCode::OK, &updated.stored)
+    }
+
+    async fn delete(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let view = self.view(request.headers())?;
+        let options = delete_options(self.query, request).await?;
+        let deleted = delete::delete(self.cx, self.served, self.namespace, &self.info.name, &options).await?;
+        match deleted {
+            Deleted::Pending(stored) => view.respond(StatusCode::OK, &stored),
+            Deleted::Gone(stored) if traits(&self.served.stored).returns_deleted => {
+                view.respond(StatusCode::OK, &stored)
+            }
+            Deleted::Gone(stored) => {
+                let uid = crate::meta::uid(&stored.decode()?).to_owned();
+                let answer = status::deleted(&self.served.resource, &self.info.name, &uid);
+                Ok(json_response(StatusCode::OK, &answer))
+            }
+        }
+    }
+
+    async fn delete_collection(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let view = self.view(request.headers())?;
+        let list_options = ListOptions::parse(self.query)?;
+        let filter = self.filter(&list_options)?;
+        let options = delete_options(self.query, request).await?;
+        let store = &self.cx.registry.store;
+        let found = list::list(store, &self.served.resource, self.namespace, &list_options, &filter)?;
+        let mut items = Vec::with_capacity(found.items.len());
+        for stored in found.items {
+            let object = stored.decode()?;
+            let namespace = Some(crate::meta::namespace(&object)).filter(|namespace| !namespace.is_empty());
+            match delete::delete(self.cx, self.served, namespace, crate::meta::name(&object), &options).await
+            {
+                Ok(Deleted::Gone(stored) | Deleted::Pending(stored)) => items.push(stored),
+                // Someone else was quicker.
+                Err(error) if error.code() == StatusCode::NOT_FOUND => {}
+                Err(error) => return Err(error),
+            }
+        }
+        view.list(Listing { items, revision: store.revision(), continue_token: None, remaining: None })
+    }
+}
+
+/// The body of a request as a tree.
+pub(crate) async fn read(request: Request<Body>) -> Result<Decoded, ApiError> {
+    let format = codec::body_format(request.headers())?;
+    codec::decode(format, &body::read(request.into_body()).await?)
+}
+
+async fn delete_options(query: &Query, request: Request<Body>) -> Result<DeleteOptions, ApiError> {
+    let format = codec::body_format(request.headers())?;
+    let bytes = body::read(request.into_body()).await?;
+    if bytes.is_empty() {
+        return DeleteOptions::parse(query, None);
+    }
+    let body = codec::decode(format, &bytes)?.value;
+    DeleteOptions::parse(query, Some(&body))
+}

@@ -1,0 +1,146 @@
+//! The generic registry: one path for every kind, from a decoded body to a durable write.
+//!
+//! In: requests on a served resource. Out: stored objects. What differs between kinds is asked of `strategy`; how
+//! objects are shown is not known here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use xebec_store::Store;
+
+use crate::alloc::Allocators;
+use crate::authn::UserInfo;
+use crate::config::ApiServerConfig;
+use crate::facts::FactsCache;
+use crate::kinds::{self, Gvk, Resource, Verb};
+use crate::status::ApiError;
+use crate::stored::{self, Layout, Stored};
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod input;
+pub(crate) mod patch;
+pub(crate) mod update;
+
+/// A resource with what its objects look like in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Served {
+    pub(crate) resource: Arc<Resource>,
+    /// The kind in the version of the store.
+    pub(crate) stored: Gvk,
+    pub(crate) layout: Arc<Layout>,
+}
+
+/// Everything that is served, by path and by kind.
+#[derive(Debug)]
+pub(crate) struct Kinds {
+    all: Vec<Served>,
+    by_path: HashMap<(String, String, String), usize>,
+}
+
+/// What all requests share.
+pub(crate) struct Registry {
+    pub(crate) store: Store,
+    pub(crate) config: ApiServerConfig,
+    pub(crate) kinds: Kinds,
+    pub(crate) facts: FactsCache,
+    pub(crate) allocators: Allocators,
+}
+
+/// One request on its way through the registry.
+pub(crate) struct Cx<'a> {
+    pub(crate) registry: &'a Arc<Registry>,
+    pub(crate) user: &'a UserInfo,
+    warnings: Mutex<Vec<String>>,
+}
+
+// === impl Kinds ===
+
+impl Kinds {
+    pub(crate) fn builtin() -> Self {
+        let served = |resource: &Arc<Resource>| {
+            let stored = resource.stored_as.clone().unwrap_or_else(|| resource.gvk.clone());
+            Served { resource: resource.clone(), layout: Arc::new(Layout::of(&stored)), stored }
+        };
+        let all: Vec<Served> = kinds::builtin().iter().map(served).collect();
+        let path = |resource: &Resource| {
+            (resource.gvk.group.to_string(), resource.gvk.version.to_string(), resource.plural.clone())
+        };
+        let by_path = all.iter().enumerate().map(|(index, served)| (path(&served.resource), index)).collect();
+        Self { all, by_path }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Resource> {
+        self.all.iter().map(|served| &*served.resource)
+    }
+
+    pub(crate) fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Served> {
+        let path = (group.to_owned(), version.to_owned(), plural.to_owned());
+        self.by_path.get(&path).map(|index| &self.all[*index])
+    }
+
+    /// A resource of the legacy group; there is no server without it.
+    pub(crate) fn core(&self, plural: &str) -> &Served {
+        self.get("", "v1", plural).expect("the table of kinds lists every resource named in this crate")
+    }
+
+    pub(crate) fn has_group_version(&self, group: &str, version: &str) -> bool {
+        self.all().any(|resource| &*resource.gvk.group == group && &*resource.gvk.version == version)
+    }
+}
+
+// === impl Registry ===
+
+impl Registry {
+    /// The object, or `None`.
+    pub(crate) fn find(&self, served: &Served, namespace: Option<&str>, name: &str) -> Option<Stored> {
+        self.store.get(stored::key(&served.resource, namespace, name).as_bytes()).map(Stored::from)
+    }
+
+    /// The object, or 404.
+    pub(crate) fn get(
+        &self,
+        served: &Served,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> Result<Stored, ApiError> {
+        self.find(served, namespace, name).ok_or_else(|| ApiError::not_found(&served.resource, name))
+    }
+
+    /// An object of the legacy group as a tree, in its stored version.
+    pub(crate) fn core_object(&self, plural: &str, namespace: Option<&str>, name: &str) -> Option<Value> {
+        self.find(self.kinds.core(plural), namespace, name)?.decode().ok()
+    }
+}
+
+// === impl Cx ===
+
+impl<'a> Cx<'a> {
+    pub(crate) fn new(registry: &'a Arc<Registry>, user: &'a UserInfo) -> Self {
+        Self { registry, user, warnings: Mutex::default() }
+    }
+
+    /// Adds a `Warning` header to the answer.
+    pub(crate) fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    pub(crate) fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Says that nothing acts on the kind.
+    pub(crate) fn warn_inert(&self, served: &Served, verb: Verb) {
+        if served.resource.inert && matches!(verb, Verb::Create | Verb::Update | Verb::Patch) {
+            self.warn(format!(
+                "{} objects are stored but nothing acts on them in this version of xebec",
+                served.resource.gvk.kind
+            ));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Creation: from a checked body to the first revision of an object.
+//!
+//! In: a body, the resource and namespace of the path. Out: the stored object, or why not.
+
+use jiff::Timestamp;
+use rand::Rng;
+use serde_json::Value;
+use uuid::Uuid;
+use xebec_store::{Precondition, Revision, StoreError, Write};
+
+use crate::codec::Decoded;
+use crate::convert;
+use crate::defaults;
+use crate::kinds::Verb;
+use crate::meta;
+use crate::options::WriteOptions;
+use crate::registry::{Cx, Served, input};
+use crate::status::{self, ApiError};
+use crate::stored::{self, Stored};
+use crate::strategy::{self, Generation, traits};
+use crate::validation;
+
+/// The largest object kept; etcd's default limit, on which users rely not to be exceeded by others.
+const MAX_OBJECT: usize = 1536 * 1024;
+/// Names tried for one `generateName`, as upstream.
+const NAME_ATTEMPTS: usize = 8;
+const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const SUFFIX_LENGTH: usize = 5;
+const MAX_GENERATED_PREFIX: usize = 63 - SUFFIX_LENGTH;
+
+/// Creates what the body says.
+pub(crate) async fn create(
+    cx: &Cx<'_>,
+    served: &Served,
+    namespace: Option<&str>,
+    body: Decoded,
+    options: &WriteOptions,
+) -> Result<Stored, ApiError> {
+    let resource = &served.resource;
+    if resource.namespaced && namespace.is_none() {
+        return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
+    }
+    let mut object = input::check(cx, &resource.gvk, body, options.field_validation)?;
+    set_namespace(&mut object, namespace)?;
+    check_namespace(cx, served, meta::name(&object), namespace)?;
+    cx.warn_inert(served, Verb::Create);
+    object = convert::to_stored(resource, object);
+    insert(cx, served, namespace, object, options.dry_run).await
+}
+
+/// Creates an object that is of the stored version and checked against the schema.
+pub(crate) async fn insert(
+    cx: &Cx<'_>,
+    served: &Served,
+    namespace: Option<&str>,
+    mut object: Value,
+    dry_run: bool,
+) -> Result<Stored, ApiError> {
+    let generated = meta::name(&object).is_empty();
+    let prefix = meta::text(&object, &["metadata", "generateName"]).to_owned();
+    if generated && !prefix.is_empty() {
+        meta::set(&mut object, &["metadata", "name"], Some(generate(&prefix).into()));
+    }
+    prepare(cx, served, &mut object)?;
+    let mut errors = validation::validate_create(&served.stored, &object);
+    errors.extend(strategy::of(&served.stored).check(cx, &object, None));
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(&served.resource.gvk, meta::name(&object), &errors));
+    }
+    let reservation = strategy::of(&served.stored).reserve(cx, &mut object, None)?;
+    let mut attempt = 0;
+    loop {
+        let name = meta::name(&object).to_owned();
+        let value = encode(served, &object)?;
+        if dry_run {
+            return Ok(Stored { value, revision: Revision::default() });
+        }
+        let key = stored::key(&served.resource, namespace, &name).into_bytes().into();
+        match cx.registry.store.write(Write::Put { key, value, precondition: Precondition::Absent }).await {
+            Ok(written) => {
+                if let Some(reservation) = reservation {
+                    reservation.commit();
+                }
+                return Ok(written.kv.into());
+            }
+            Err(StoreError::Exists { .. }) if generated && attempt + 1 < NAME_ATTEMPTS => {
+                attempt += 1;
+                meta::set(&mut object, &["metadata", "name"], Some(generate(&prefix).into()));
+            }
+            Err(StoreError::Exists { .. }) if generated => {
+                return Err(ApiError::generate_name_exhausted(&served.resource, &name));
+            }
+            Err(StoreError::Exists { .. }) => return Err(ApiError::already_exists(&served.resource, &name)),
+            Err(error) => return Err(status::from_store(&error)),
+        }
+    }
+}
+
+/// Encodes an object that is small enough to be kept.
+pub(crate) fn encode(served: &Served, object: &Value) -> Result<bytes::Bytes, ApiError> {
+    let value = served.layout.encode(object)?;
+    if value.len() > MAX_OBJECT {
+        return Err(ApiError::request_entity_too_large(MAX_OBJECT));
+    }
+    Ok(value)
+}
+
+/// The namespace of the path is that of the object; a body may leave it out but not contradict it.
+pub(crate) fn set_namespace(object: &mut Value, namespace: Option<&str>) -> Result<(), ApiError> {
+    match (meta::namespace(object), namespace) {
+        (own, Some(asked)) if own == asked => {}
+        ("", Some(asked)) => meta::set(object, &["metadata", "namespace"], Some(asked.into())),
+        (_, None) => meta::set(object, &["metadata", "namespace"], None),
+        (_, Some(_)) => {
+            return Err(ApiError::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Nothing is created in a namespace that does not exist or is on its way out.
+fn check_namespace(
+    cx: &Cx<'_>,
+    served: &Served,
+    name: &str,
+    namespace: Option<&str>,
+) -> Result<(), ApiError> {
+    let Some(namespace) = namespace.filter(|_| served.resource.namespaced) else { return Ok(()) };
+    let namespaces = cx.registry.kinds.core("namespaces");
+    let found = cx.registry.core_object("namespaces", None, namespace);
+    let object = found.ok_or_else(|| ApiError::not_found(&namespaces.resource, namespace))?;
+    if meta::is_deleting(&object) {
+        return Err(ApiError::namespace_terminating(&served.resource, name, namespace));
+    }
+    Ok(())
+}
+
+/// Defaults, admission and the metadata that only the server writes.
+fn prepare(cx: &Cx<'_>, served: &Served, object: &mut Value) -> Result<(), ApiError> {
+    if !meta::resource_version(object).is_empty() {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let traits = traits(&served.stored);
+    let metadata = meta::metadata_mut(object);
+    for field in
+        ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink", "generation"]
+    {
+        metadata.remove(field);
+    }
+    metadata.insert("uid".into(), Uuid::new_v4().to_string().into());
+    metadata.insert("creationTimestamp".into(), meta::time(Timestamp::now()).into());
+    if traits.generation != Generation::None {
+        metadata.insert("generation".into(), 1.into());
+    }
+    if served.resource.has_status() && !traits.status_on_create {
+        meta::set(object, &["status"], Some(Value::Object(serde_json::Map::new())));
+    }
+    defaults::apply(&served.stored, object);
+    strategy::of(&served.stored).prepare_create(cx, object)
+}
+
+fn generate(prefix: &str) -> String {
+    let mut base = prefix;
+    while base.len() > MAX_GENERATED_PREFIX {
+        let shorter = base.char_indices().next_back().map_or(0, |(index, _)| index);
+        base = &base[..shorter];
+    }
+    let mut random = rand::rng();
+    let letter = |_| char::from(SUFFIX[random.random_range(0..SUFFIX.len())]);
+    format!("{base}{}", (0..SUFFIX_LENGTH).map(letter).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_are_cut_to_a_label() {
+        assert_eq!(generate("web-").len(), "web-".len() + SUFFIX_LENGTH);
+        assert_eq!(generate(&"x".repeat(80)).len(), 63);
+        assert_ne!(generate("a"), generate("a"));
+    }
+
+    #[test]
+    fn the_path_says_the_namespace() {
+        let mut object = serde_json::json!({"metadata": {"name": "a"}});
+        set_namespace(&mut object, Some("x")).expect("filled in");
+        assert_eq!(meta::namespace(&object), "x");
+        assert_eq!(set_namespace(&mut object, Some("y")).expect_err("refused").code(), 400);
+        set_namespace(&mut object, None).expect("cluster-scoped");
+        assert_eq!(meta::namespace(&object), "");
+    }
+}

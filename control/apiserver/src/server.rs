@@ -1,0 +1,181 @@
+//! The pipeline every request takes: identity, permission, limits, dispatch, and errors made into statuses.
+//!
+//! In: an HTTP request, its sender as a request extension. Out: an answer, whatever happens. Absent: sockets.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::FutureExt;
+use http::{HeaderValue, Method, Request, Response, header};
+use tokio::sync::Semaphore;
+use xebec_store::Store;
+
+use crate::alloc::Allocators;
+use crate::authn::{self, UserInfo};
+use crate::authz::{self, Attributes};
+use crate::body::{self, Body};
+use crate::bound::StoredObjects;
+use crate::config::{ApiServerConfig, ConfigError};
+use crate::dispatch;
+use crate::facts::FactsCache;
+use crate::options::Query;
+use crate::registry::{Cx, Kinds, Registry};
+use crate::request::RequestInfo;
+use crate::schema::Schema;
+use crate::status::ApiError;
+use crate::stored::{self, Stored};
+
+/// Longest time until an answer begins; streams go on after it.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests at work at once, as upstream: those that read and those that write.
+const MAX_READING: usize = 400;
+const MAX_WRITING: usize = 200;
+
+/// The API server. Clones are the same server.
+#[derive(Clone)]
+pub struct ApiServer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    registry: Arc<Registry>,
+    reading: Semaphore,
+    writing: Semaphore,
+    ready: AtomicBool,
+}
+
+// === impl ApiServer ===
+
+impl ApiServer {
+    /// Checks the configuration and takes up what the store knows of addresses and ports.
+    pub fn new(config: ApiServerConfig, store: Store) -> Result<Self, ConfigError> {
+        config.check()?;
+        Schema::global()?;
+        let allocators = Allocators::new(&config);
+        let kinds = Kinds::builtin();
+        let prefix = stored::prefix(&kinds.core("services").resource, None);
+        let services = store
+            .list(prefix.as_bytes(), None, 0, None)
+            .map_err(|error| ConfigError::Store(error.to_string()))?;
+        for kv in &services.items {
+            let service = Stored::from(kv).decode().map_err(|error| ConfigError::Store(error.to_string()))?;
+            allocators.adopt(&service);
+        }
+        let registry = Arc::new(Registry { store, config, kinds, facts: FactsCache::default(), allocators });
+        Ok(Self {
+            inner: Arc::new(Inner {
+                registry,
+                reading: Semaphore::new(MAX_READING),
+                writing: Semaphore::new(MAX_WRITING),
+                ready: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    pub(crate) fn registry(&self) -> &Arc<Registry> {
+        &self.inner.registry
+    }
+
+    /// From now on `/readyz` says ok.
+    pub(crate) fn set_ready(&self) {
+        self.inner.ready.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// Answers a request. Who sends it is said by the extensions [`authn::Peer`] or [`authn::InProcess`], else by its
+    /// bearer token.
+    pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        let head = request.method() == Method::HEAD;
+        let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, self.answer(request)));
+        let mut response = match answer.catch_unwind().await {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Ok(Err(error))) => error.into_response(),
+            Ok(Err(_)) => {
+                ApiError::timeout("request did not complete within the allotted timeout").into_response()
+            }
+            Err(_) => {
+                tracing::error!("a request handler panicked");
+                ApiError::internal("the request could not be handled").into_response()
+            }
+        };
+        let headers = response.headers_mut();
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+        if head {
+            *response.body_mut() = body::empty();
+        }
+        response
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+        let registry = &self.inner.registry;
+        let query = Query::parse(request.uri().query());
+        let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+        let user = self.authenticate(&request)?;
+        let field_selector = query.get("fieldSelector").unwrap_or_default();
+        if !authz::is_allowed(&user, &Attributes { info: &info, field_selector }) {
+            let why = authz::denial(&user, &info);
+            return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
+        }
+        let _permit = self.admit(&info)?;
+        let cx = Cx::new(registry, &user);
+        let answer = dispatch::dispatch(self, &cx, &info, &query, request).boxed().await;
+        // Warnings stand on errors, too.
+        let mut response = answer.unwrap_or_else(ApiError::into_response);
+        for text in cx.take_warnings() {
+            if let Ok(value) = HeaderValue::from_str(&warning(&text)) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+
+    fn authenticate(&self, request: &Request<Body>) -> Result<UserInfo, ApiError> {
+        let registry = &self.inner.registry;
+        let objects = StoredObjects::new(registry);
+        let verifier = &registry.config.tokens.verifier;
+        authn::authenticate(request.headers(), request.extensions(), verifier, &objects).map_err(|error| {
+            tracing::debug!(%error, "a request's credentials were refused");
+            ApiError::unauthorized()
+        })
+    }
+
+    /// Room for one more request, or 429. Streams hold it only until they begin.
+    fn admit(&self, info: &RequestInfo) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
+        let reads = matches!(info.verb, "get" | "list" | "watch" | "head" | "options");
+        let limit = if reads { &self.inner.reading } else { &self.inner.writing };
+        limit
+            .try_acquire()
+            .map_err(|_| ApiError::too_many_requests("Too many requests, please try again later.", 1))
+    }
+}
+
+/// `299 - "text"`, with what a header cannot carry escaped.
+fn warning(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => {
+                quoted.push('\\');
+                quoted.push(c);
+            }
+            c if c.is_control() => quoted.push(' '),
+            c => quoted.push(c),
+        }
+    }
+    format!("299 - \"{quoted}\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted() {
+        assert_eq!(warning("unknown field \"a\"\n"), "299 - \"unknown field \\\"a\\\" \"");
+    }
+}

@@ -1,0 +1,133 @@
+//! `eviction`: a deletion that asks the pod's disruption budgets first.
+//!
+//! In: an Eviction. Out: success, or 429 while a budget holds the pod.
+
+use http::{Request, Response, StatusCode};
+use serde_json::Value;
+use xebec_api::labels::Selector;
+
+use crate::body::Body;
+use crate::dispatch::{self, Call, json_response};
+use crate::kinds::{Gvk, Verb};
+use crate::meta;
+use crate::options::{DeleteOptions, FieldValidation, WriteOptions};
+use crate::registry::update::{self, Door, Edit};
+use crate::registry::{Served, delete, input};
+use crate::status::{self, ApiError};
+use crate::stored::{self, Stored};
+
+pub(super) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let gvk = Gvk::new("policy", "v1", "Eviction");
+    let body = dispatch::read(request).await?;
+    let eviction = input::check(call.cx, &gvk, body, FieldValidation::Warn)?;
+    let name = meta::name(&eviction);
+    if !name.is_empty() && name != call.info.name {
+        return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let options = DeleteOptions::parse(call.query, eviction.get("deleteOptions"))?;
+    let pod = call.cx.registry.get(call.served, call.namespace, &call.info.name)?.decode()?;
+    if may_be_disrupted(&pod) {
+        spend_budget(call, &pod, options.dry_run).await?;
+    }
+    delete::delete(call.cx, call.served, call.namespace, &call.info.name, &options).await?;
+    Ok(json_response(StatusCode::CREATED, &status::success(StatusCode::CREATED)))
+}
+
+/// Finished, unscheduled and deleted pods serve nobody: no budget counts them.
+fn may_be_disrupted(pod: &Value) -> bool {
+    let phase = meta::text(pod, &["status", "phase"]);
+    !meta::is_deleting(pod) && !matches!(phase, "Succeeded" | "Failed" | "Pending")
+}
+
+/// Takes one allowed disruption from the budget that selects the pod.
+async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
+    let Some(served) = call.cx.registry.kinds.get("policy", "v1", "poddisruptionbudgets") else {
+        return Ok(());
+    };
+    let budgets = budgets_of(call, served, pod)?;
+    let budget = match budgets.as_slice() {
+        [] => return Ok(()),
+        [budget] => budget,
+        _ => {
+            let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(ApiError::internal(why));
+        }
+    };
+    let options = WriteOptions { dry_run, ..WriteOptions::default() };
+    let edit = Edit {
+        served,
+        namespace: call.namespace,
+        name: meta::name(budget),
+        door: Door::Own,
+        verb: Verb::Patch,
+        options: &options,
+    };
+    update::update(call.cx, edit, |mut budget| {
+        spend(&mut budget, meta::name(pod))?;
+        Ok(budget)
+    })
+    .await
+    .map(drop)
+}
+
+fn budgets_of(call: &Call<'_>, served: &Served, pod: &Value) -> Result<Vec<Value>, ApiError> {
+    let prefix = stored::prefix(&served.resource, call.namespace);
+    let page = call.cx.registry.store.list(prefix.as_bytes(), None, 0, None);
+    let page = page.map_err(|error| status::from_store(&error))?;
+    let empty = serde_json::Map::new();
+    let labels = meta::at(pod, &["metadata", "labels"]).and_then(Value::as_object).unwrap_or(&empty);
+    let selects = |budget: &Value| {
+        Selector::from_json(meta::at(budget, &["spec", "selector"])).is_ok_and(|s| s.matches(labels))
+    };
+    let budgets = page.items.iter().filter_map(|kv| Stored::from(kv).decode().ok());
+    Ok(budgets.filter(selects).collect())
+}
+
+fn spend(budget: &mut Value, pod: &str) -> Result<(), ApiError> {
+    let name = meta::name(budget);
+    let count = |path: &[&str]| meta::at(budget, path).and_then(Value::as_i64).unwrap_or(0);
+    if count(&["status", "observedGeneration"]) < meta::generation(budget) {
+        let what = format!("The disruption budget {name} is still being processed by the server.");
+        return Err(ApiError::disruption_budget(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            &what,
+            10,
+        ));
+    }
+    let allowed = count(&["status", "disruptionsAllowed"]);
+    if allowed <= 0 {
+        let what = format!(
+            "The disruption budget {name} needs {} healthy pods and has {} currently",
+            count(&["status", "desiredHealthy"]),
+            count(&["status", "currentHealthy"])
+        );
+        return Err(ApiError::disruption_budget(
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+            &what,
+            0,
+        ));
+    }
+    meta::set(budget, &["status", "disruptionsAllowed"], Some((allowed - 1).into()));
+    let now = meta::time(jiff::Timestamp::now());
+    meta::set(budget, &["status", "disruptedPods", pod], Some(now.into()));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_budget_is_spent_and_then_holds() {
+        let mut budget = json!({
+            "metadata": {"name": "b", "generation": 1},
+            "status": {"observedGeneration": 1, "disruptionsAllowed": 1, "desiredHealthy": 1, "currentHealthy": 2},
+        });
+        spend(&mut budget, "p").expect("one is allowed");
+        assert_eq!(budget["status"]["disruptionsAllowed"], 0);
+        assert_eq!(spend(&mut budget, "q").expect_err("held").code(), 429);
+        budget["metadata"]["generation"] = 2.into();
+        assert_eq!(spend(&mut budget, "q").expect_err("unknown yet").code(), 429);
+    }
+}

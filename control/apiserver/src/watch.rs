@@ -1,0 +1,226 @@
+//! Watches: the changes of a resource as a stream of framed JSON events.
+//!
+//! In: list options, the store's watcher. Out: a body of ADDED, MODIFIED, DELETED, BOOKMARK and ERROR events that keeps
+//! upstream's resource version semantics. Objects that start or stop matching the selectors arrive and leave. Nothing
+//! is buffered: a client that does not read costs its place in the store's log and is told 410 once that is gone.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{HeaderValue, Response, header};
+use tokio::time::{Instant, Sleep};
+use xebec_store::{Event, Revision, StoreError, WatchBatch, WatchEnd, Watcher};
+
+use crate::body::{self, Body, BoxError};
+use crate::facts::Filter;
+use crate::list;
+use crate::options::ListOptions;
+use crate::registry::{Registry, Served};
+use crate::status::{self, ApiError};
+use crate::stored::{self, Stored};
+use crate::view::{self, Change, View};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// Upstream's default: a random time from this to twice this.
+const MIN_TIMEOUT_SECONDS: u64 = 1800;
+/// Initial events go out in pieces of about this size.
+const PIECE: usize = 64 * 1024;
+
+/// One watch.
+struct Watching {
+    registry: Arc<Registry>,
+    view: View,
+    filter: Filter,
+    watcher: Watcher,
+    stage: Stage,
+    bookmarks: bool,
+    deadline: Pin<Box<Sleep>>,
+    next_bookmark: Pin<Box<Sleep>>,
+}
+
+/// What is sent next.
+enum Stage {
+    /// The state before the first change, then perhaps the bookmark that says it is complete.
+    Initial {
+        items: std::vec::IntoIter<Stored>,
+        bookmark: Option<Revision>,
+    },
+    Live,
+    Ended,
+}
+
+/// Answers a watch request; later errors are events of the stream.
+pub(crate) fn watch(
+    registry: &Arc<Registry>,
+    served: &Served,
+    namespace: Option<&str>,
+    options: &ListOptions,
+    filter: Filter,
+    view: View,
+) -> Result<Response<Body>, ApiError> {
+    let (stage, after) = begin(registry, served, namespace, options, &filter)?;
+    let mut prefix = stored::prefix(&served.resource, namespace);
+    let named = filter.exact_name().filter(|_| namespace.is_some() || !served.resource.namespaced);
+    if let Some(name) = named {
+        // The hub wakes by prefix; the filter still decides (`a` is a prefix of `ab`).
+        prefix.push_str(name);
+    }
+    let watcher = registry.store.watch(prefix.as_bytes(), after).map_err(|error| match error {
+        StoreError::Compacted { oldest } => ApiError::too_old(after.0, oldest.0),
+        // Only a store restored from a backup forgets the future: whoever saw it must list again.
+        StoreError::Future { current } => ApiError::too_old(after.0, current.0),
+        other => status::from_store(&other),
+    })?;
+    let timeout = options.timeout.unwrap_or_else(|| {
+        Duration::from_secs(rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS))
+    });
+    let watching = Watching {
+        registry: registry.clone(),
+        view,
+        filter,
+        watcher,
+        stage,
+        bookmarks: options.bookmarks,
+        deadline: Box::pin(tokio::time::sleep(timeout)),
+        next_bookmark: Box::pin(tokio::time::sleep(BOOKMARK_EVERY)),
+    };
+    let frames = stream::unfold(watching, async |mut watching| {
+        let frame = watching.next().await?;
+        Some((Ok::<_, BoxError>(frame), watching))
+    });
+    let mut response = Response::new(body::stream(frames));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// What to send first, and the revision to watch from.
+fn begin(
+    registry: &Registry,
+    served: &Served,
+    namespace: Option<&str>,
+    options: &ListOptions,
+    filter: &Filter,
+) -> Result<(Stage, Revision), ApiError> {
+    let asked = options.revision()?;
+    let store = &registry.store;
+    match (options.send_initial_events, asked) {
+        (Some(false), None | Some(0)) => return Ok((Stage::Live, store.revision())),
+        (None | Some(false), Some(revision)) if revision > 0 => {
+            return Ok((Stage::Live, Revision(revision)));
+        }
+        (Some(true), Some(revision)) if revision > store.revision().0 => {
+            return Err(ApiError::too_large_resource_version(revision, store.revision().0));
+        }
+        _ => {}
+    }
+    let now = ListOptions::default();
+    let listing = list::list(store, &served.resource, namespace, &now, filter)?;
+    let ends = options.send_initial_events == Some(true) && options.bookmarks;
+    let stage =
+        Stage::Initial { items: listing.items.into_iter(), bookmark: ends.then_some(listing.revision) };
+    Ok((stage, listing.revision))
+}
+
+// === impl Watching ===
+
+impl Watching {
+    /// The next piece of the stream; never empty.
+    async fn next(&mut self) -> Option<Bytes> {
+        let mut out = Vec::new();
+        while out.is_empty() {
+            match &mut self.stage {
+                Stage::Ended => return None,
+                Stage::Initial { .. } => self.initial(&mut out),
+                Stage::Live => self.live(&mut out).await,
+            }
+        }
+        Some(out.into())
+    }
+
+    fn initial(&mut self, out: &mut Vec<u8>) {
+        let Stage::Initial { items, bookmark } = &mut self.stage else { return };
+        for stored in items.by_ref() {
+            if let Err(error) = self.view.event(Change::Added, &stored, out) {
+                view::error_event(&error, out);
+                self.stage = Stage::Ended;
+                return;
+            }
+            if out.len() >= PIECE {
+                return;
+            }
+        }
+        if let Some(revision) = bookmark.take() {
+            self.view.bookmark(revision, true, out);
+        }
+        self.stage = Stage::Live;
+    }
+
+    async fn live(&mut self, out: &mut Vec<u8>) {
+        tokio::select! {
+            // Changes first: a deadline that is always past would otherwise starve a busy watch of its last events.
+            biased;
+            batch = self.watcher.next() => self.batch(batch, out),
+            () = &mut self.deadline => {
+                self.progress(out);
+                self.stage = Stage::Ended;
+            }
+            () = &mut self.next_bookmark => {
+                self.next_bookmark.as_mut().reset(Instant::now() + BOOKMARK_EVERY);
+                self.progress(out);
+            }
+        }
+        if Instant::now() >= self.deadline.deadline() {
+            self.stage = Stage::Ended;
+        }
+    }
+
+    /// What is there now and a bookmark behind it, if they were asked for.
+    fn progress(&mut self, out: &mut Vec<u8>) {
+        if !self.bookmarks {
+            return;
+        }
+        let batch = self.watcher.ready();
+        let complete = batch.as_ref().ok().map(|batch| batch.revision);
+        self.batch(batch, out);
+        if let (Some(revision), Stage::Live) = (complete, &self.stage) {
+            self.view.bookmark(revision, false, out);
+        }
+    }
+
+    fn batch(&mut self, batch: Result<WatchBatch, WatchEnd>, out: &mut Vec<u8>) {
+        let failed = match batch {
+            Ok(batch) => batch.events.iter().find_map(|event| self.event(event, out).err()),
+            Err(WatchEnd::Lagged { oldest }) => Some(ApiError::too_old(0, oldest.0)),
+            Err(WatchEnd::Closed) => {
+                self.stage = Stage::Ended;
+                None
+            }
+        };
+        if let Some(error) = failed {
+            view::error_event(&error, out);
+            self.stage = Stage::Ended;
+        }
+    }
+
+    fn event(&self, event: &Event, out: &mut Vec<u8>) -> Result<(), ApiError> {
+        let accepts = |stored: &Stored| self.filter.accepts(stored, &self.registry.facts);
+        let before = event.previous().map(Stored::from).filter(accepts);
+        let after = match event {
+            Event::Put { current, .. } => Some(Stored::from(current)).filter(accepts),
+            Event::Delete { .. } => None,
+        };
+        match (before, after) {
+            (None, Some(after)) => self.view.event(Change::Added, &after, out),
+            (Some(_), Some(after)) => self.view.event(Change::Modified, &after, out),
+            // As it was last seen, at the revision it left.
+            (Some(before), None) => {
+                let left = Stored { value: before.value, revision: event.revision() };
+                self.view.event(Change::Deleted, &left, out)
+            }
+            (None, None) => Ok(()),
+        }
+    }
+}
