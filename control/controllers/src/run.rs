@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, ControllersConfig};
 use crate::context::{Context, Controller, Informers, Outcome};
+use crate::deployment::DeploymentController;
+use crate::endpointslice::EndpointSliceController;
 use crate::error::{Error, Retry};
 use crate::key::{ControllerName, Request};
 use crate::node_ipam::NodeIpam;
@@ -72,6 +74,8 @@ pub async fn run(
 
 fn build(context: &Context, informers: &mut Informers, config: &ControllersConfig) -> Controllers {
     vec![
+        (ControllerName::Deployment, Arc::new(DeploymentController::new(context, informers))),
+        (ControllerName::EndpointSlice, Arc::new(EndpointSliceController::new(context, informers))),
         (ControllerName::NodeIpam, Arc::new(NodeIpam::new(context, informers, config))),
         (ControllerName::ReplicaSet, Arc::new(ReplicaSetController::new(context, informers))),
         (
