@@ -10,6 +10,7 @@
 mod cache;
 mod config;
 mod context;
+mod deployment;
 mod endpointslice;
 mod error;
 mod expectations;

@@ -40,7 +40,9 @@ impl NodeIpam {
                     Some(node) if ranges(node).is_empty() => queue.add(ObjectKey::of(node.as_ref())),
                     Some(_) => {}
                     None => {
-                        pool.take_starved().into_iter().for_each(|name| queue.add(ObjectKey::cluster(name)))
+                        for name in pool.take_starved() {
+                            queue.add(ObjectKey::cluster(name));
+                        }
                     }
                 }
             }
