@@ -3,6 +3,8 @@
 //! In: [`LbOp`]s in the order `proxy` planned them. Out: one batch of map writes per run of equal operations.
 //! The write order that no packet can see half of: backends, slots, service, then deletions.
 
+pub(crate) mod writer;
+
 use std::net::IpAddr;
 use std::time::Duration;
 

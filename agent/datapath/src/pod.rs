@@ -2,6 +2,8 @@
 //!
 //! In: attachments from `network`. Out: entries of the pod maps. Absent: names, uids, Kubernetes.
 
+pub(crate) mod writer;
+
 use std::net::IpAddr;
 
 /// One address of a pod on this node.
