@@ -58,6 +58,12 @@ impl Cgroups {
         Ok(cgroups)
     }
 
+    /// A v2 tree in an ordinary folder.
+    #[cfg(test)]
+    pub(crate) fn fake(mount: &Path) -> Self {
+        Self { hierarchies: vec![Hierarchy::fake(mount)], root: String::new() }
+    }
+
     fn used(&self) -> impl Iterator<Item = &Hierarchy> {
         self.hierarchies.iter().filter(|h| h.is_used())
     }

@@ -10,7 +10,7 @@ use kube::Client;
 use tokio_util::task::AbortOnDropHandle;
 use xebec_runtime::types::ContainerRuntime;
 
-use crate::cgroup::CgroupError;
+use crate::cgroup::{CgroupError, Cgroups};
 use crate::config::KubeletConfig;
 use crate::node::{KnownPods, Node};
 use crate::pod_network::PodNetworking;
@@ -41,10 +41,22 @@ impl Kubelet {
         network: N,
         recorder: Recorder,
     ) -> Result<Self, KubeletError> {
+        let cgroups = Cgroups::open(&config.cgroup_root)?;
+        Self::start_in(cgroups, config, client, runtime, network, recorder)
+    }
+
+    fn start_in<R: ContainerRuntime, N: PodNetworking>(
+        cgroups: Cgroups,
+        config: KubeletConfig,
+        client: Client,
+        runtime: R,
+        network: N,
+        recorder: Recorder,
+    ) -> Result<Self, KubeletError> {
         for dir in [config.state_dir.join("pods"), config.log_dir.clone()] {
             std::fs::create_dir_all(&dir).map_err(|source| KubeletError::Folder { path: dir, source })?;
         }
-        let node = Arc::new(Node::new(config, client.clone(), runtime, network, recorder)?);
+        let node = Arc::new(Node::new(config, client.clone(), runtime, network, recorder, cgroups));
         let pods = node.known.clone();
         let task = tokio::spawn(SyncLoop::new(node).run(client));
         Ok(Self { pods, task: AbortOnDropHandle::new(task) })
@@ -60,3 +72,7 @@ impl Kubelet {
         let _ended = (&mut self.task).await;
     }
 }
+
+#[cfg(test)]
+#[path = "kubelet_tests.rs"]
+mod tests;

@@ -37,6 +37,8 @@ mod status;
 mod status_manager;
 mod sync_loop;
 mod termination_message;
+#[cfg(test)]
+mod testing;
 mod volume;
 mod worker;
 

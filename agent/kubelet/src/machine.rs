@@ -8,7 +8,7 @@ pub mod backoff;
 pub mod observed;
 pub mod outcome;
 mod plan;
-mod stop;
+pub(crate) mod stop;
 
 pub use action::{Action, StopReason, TerminationReason};
 pub use observed::Stage;

@@ -3,16 +3,16 @@
 //! In: configuration, client, runtime, network. Out: one struct of handles; the register of pods for the API server.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Client;
 use nix::sys::signal::Signal;
 use tokio::sync::watch;
-use tokio::time::Instant;
 use xebec_runtime::types::{Container, ContainerId, ContainerRuntime};
 
-use crate::cgroup::{CgroupError, Cgroups};
+use crate::cgroup::Cgroups;
 use crate::config::KubeletConfig;
 use crate::image::Images;
 use crate::machine::backoff::BackoffPolicy;
@@ -43,11 +43,13 @@ pub struct Node<R: ContainerRuntime, N> {
     pub(crate) oom_floor: i32,
     pub(crate) known: KnownPods,
     listing: tokio::sync::Mutex<Option<Listing>>,
+    /// Listings begun so far.
+    listings: AtomicU64,
 }
 
 /// The containers of the runtime, as listed at one moment.
 struct Listing {
-    begun: Instant,
+    number: u64,
     containers: Arc<Vec<Container>>,
 }
 
@@ -58,8 +60,9 @@ impl<R: ContainerRuntime, N: PodNetworking> Node<R, N> {
         runtime: R,
         network: N,
         recorder: Recorder,
-    ) -> Result<Self, CgroupError> {
-        Ok(Self {
+        cgroups: Cgroups,
+    ) -> Self {
+        Self {
             volumes: Volumes::new(PodDirs::new(&config.state_dir), client.clone(), config.capacity),
             objects: ObjectCache::new(client.clone()),
             images: Images::new(runtime.clone(), config.max_parallel_pulls),
@@ -70,15 +73,16 @@ impl<R: ContainerRuntime, N: PodNetworking> Node<R, N> {
                 crash_backoff: BackoffPolicy::CRASH,
             },
             recorder,
-            cgroups: Cgroups::open(&config.cgroup_root)?,
+            cgroups,
             boot_id: crate::checkpoint::boot_id(),
             oom_floor: oom_floor(),
             known: KnownPods::default(),
             listing: tokio::sync::Mutex::new(None),
+            listings: AtomicU64::new(0),
             config,
             runtime,
             network,
-        })
+        }
     }
 
     /// Containers of one pod. Many callers at a time share one listing that began after they asked.
@@ -89,16 +93,16 @@ impl<R: ContainerRuntime, N: PodNetworking> Node<R, N> {
 
     /// `None` when the runtime cannot be asked.
     pub(crate) async fn containers(&self) -> Option<Arc<Vec<Container>>> {
-        let asked = Instant::now();
+        let before = self.listings.load(Ordering::SeqCst);
         let mut listing = self.listing.lock().await;
-        if let Some(listing) = listing.as_ref().filter(|l| l.begun >= asked) {
+        if let Some(listing) = listing.as_ref().filter(|l| l.number > before) {
             return Some(Arc::clone(&listing.containers));
         }
-        let begun = Instant::now();
+        let number = self.listings.fetch_add(1, Ordering::SeqCst) + 1;
         match self.runtime.containers().await {
             Ok(containers) => {
                 let containers = Arc::new(containers);
-                *listing = Some(Listing { begun, containers: Arc::clone(&containers) });
+                *listing = Some(Listing { number, containers: Arc::clone(&containers) });
                 Some(containers)
             }
             Err(error) => {

@@ -62,13 +62,6 @@ impl Recorder {
         Self { queue }
     }
 
-    /// A recorder whose events end up in `inbox` as `reason: message`.
-    #[cfg(test)]
-    pub(crate) fn capture() -> (Self, Captured) {
-        let (queue, inbox) = mpsc::channel(QUEUE);
-        (Self { queue }, Captured(inbox))
-    }
-
     /// An event about a pod, or about one of its containers.
     pub fn pod(
         &self,
@@ -115,18 +108,6 @@ impl Recorder {
         if self.queue.try_send(event).is_err() {
             tracing::debug!(reason, "event lost: the queue is full");
         }
-    }
-}
-
-#[cfg(test)]
-pub(crate) struct Captured(mpsc::Receiver<Occurrence>);
-
-#[cfg(test)]
-impl Captured {
-    pub(crate) fn drain(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.0.try_recv().ok())
-            .map(|e| format!("{}: {}", e.reason, e.message))
-            .collect()
     }
 }
 

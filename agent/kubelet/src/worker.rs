@@ -28,6 +28,7 @@ use crate::checkpoint::Checkpoint;
 use crate::hosts;
 use crate::machine::observed::{Observed, ProbeKind};
 use crate::machine::outcome::{Outcome, Trouble};
+use crate::machine::stop::DRAIN_LIMIT;
 use crate::machine::{Action, StopReason, plan};
 use crate::node::Node;
 use crate::objects::PodObjects;
@@ -183,6 +184,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
             }
             Action::Start { container, attempt } => self.start(container, attempt),
             Action::Stop { container, reason, .. } => self.tell_stop(&container, &reason),
+            Action::Drain => self.drain(),
             Action::PreStop { container, attempt, deadline } => self.pre_stop(container, attempt, deadline),
             Action::Signal { container, attempt, kill } => self.signal(container, attempt, kill),
             Action::Remove { container, attempt } => self.remove(container, attempt),
@@ -266,6 +268,17 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
     fn attach_network(&mut self) {
         let (node, pod) = (Arc::clone(&self.node), Arc::clone(&self.pod));
         self.tasks.spawn(async move { Outcome::Network(attach(&node, &pod).await) });
+    }
+
+    fn drain(&mut self) {
+        let (node, uid, addresses) = (Arc::clone(&self.node), pod::uid(&self.pod), self.pod_ips());
+        self.tasks.spawn(async move {
+            let drained = node.network.drained(&uid.0, &addresses);
+            if tokio::time::timeout(DRAIN_LIMIT, drained).await.is_err() {
+                tracing::debug!(pod = %uid, "Services may still send to a pod that is about to stop");
+            }
+            Outcome::Drained
+        });
     }
 
     fn ensure_image(&mut self, container: String) {

@@ -47,6 +47,11 @@ pub(super) fn parse(mountinfo: &str) -> Vec<Hierarchy> {
 }
 
 impl Hierarchy {
+    #[cfg(test)]
+    pub(super) fn fake(mount: &Path) -> Self {
+        Self { mount: mount.to_owned(), kind: Kind::V2 }
+    }
+
     /// The kubelet sets something here. The others are filled by the runtime and only cleaned here.
     pub(super) fn is_used(&self) -> bool {
         self.has("cpu") || self.has("memory") || self.has("pids") || self.kind == Kind::V2

@@ -58,6 +58,8 @@ pub enum Action {
         container: String,
         deadline: Instant,
     },
+    /// Wait until Services no longer send new connections to the pod.
+    Drain,
     PreStop {
         container: String,
         attempt: u32,

@@ -235,6 +235,10 @@ pub struct Observed {
     pub active_since: Instant,
     /// The object is no longer in the API.
     pub gone: bool,
+    /// When the stage `Terminating` began.
+    pub ending_since: Option<Instant>,
+    /// No Service sends new connections here any more, or the wait for that was long enough.
+    pub drain: Work<()>,
     pub release: Work<()>,
     pub release_backoff: Backoff,
     pub api_delete: Work<()>,
@@ -253,6 +257,8 @@ impl Observed {
             start_time,
             active_since,
             gone: false,
+            ending_since: None,
+            drain: Work::Todo,
             release: Work::Todo,
             release_backoff: Backoff::default(),
             api_delete: Work::Todo,

@@ -23,6 +23,7 @@ pub enum Outcome {
     Network(Result<PodNetwork, Trouble>),
     Image { container: String, result: Result<Image, Trouble> },
     Started { container: String, attempt: u32, result: Result<Run, StartFailure> },
+    Drained,
     PreStopEnded { container: String, attempt: u32 },
     Signalled { container: String, attempt: u32, sent: bool },
     Removed { container: String, attempt: u32, removed: bool },
@@ -61,7 +62,10 @@ impl Observed {
     /// Marks `action` as under way.
     pub fn begin(&mut self, action: &Action, now: Instant) {
         match action {
-            Action::Terminate(reason) => self.stage = Stage::Terminating(reason.clone()),
+            Action::Terminate(reason) => {
+                self.stage = Stage::Terminating(reason.clone());
+                self.ending_since.get_or_insert(now);
+            }
             Action::Terminated => {
                 if let Stage::Terminating(reason) = &self.stage {
                     self.stage = Stage::Terminated(reason.clone());
@@ -87,6 +91,7 @@ impl Observed {
                     stop.deadline = stop.deadline.min(*deadline);
                 }
             }
+            Action::Drain => self.drain = Work::Doing,
             Action::PreStop { container, .. } => self.step(container, StopStep::PreStop),
             Action::Signal { container, kill: false, .. } => self.step(container, StopStep::Signalled),
             Action::Signal { container, kill: true, .. } => {
@@ -125,6 +130,7 @@ impl Observed {
             Outcome::Started { container, attempt, result } => {
                 self.container_mut(&container).started(attempt, result, now);
             }
+            Outcome::Drained => self.drain = Work::Done(()),
             Outcome::PreStopEnded { container, attempt } => {
                 let seen = self.container_mut(&container);
                 let current = seen.current().is_some_and(|run| run.attempt == attempt);

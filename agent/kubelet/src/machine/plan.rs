@@ -96,7 +96,7 @@ fn plan_syncing(pod: &Pod, observed: &Observed, now: Instant) -> Vec<Action> {
         let seen = observed.container(&spec.container.name).unwrap_or(&none);
         actions.extend(old_runs(spec, seen));
         actions.extend(stop_if_unwell(pod, spec, seen));
-        actions.extend(stop::plan_stop(spec, seen, now));
+        actions.extend(stop::plan_stop(spec, seen, now, true));
     }
     plan_starts(pod, observed, now, &mut actions);
     actions

@@ -8,11 +8,13 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::time::Instant;
 
 use super::action::{Action, StopReason, TerminationReason};
-use super::observed::{ContainerObserved, Observed, Stage, StopStep};
+use super::observed::{ContainerObserved, Observed, Stage, StopStep, Work};
 use crate::pod::{self, ContainerKind, ContainerSpec};
 
-/// What a process has at least between its signal and its end, also when a hook used up the grace.
-const MINIMUM_AFTER_HOOK: Duration = Duration::from_secs(2);
+/// What a process has at least between its signal and its end, also when a hook or others used up the grace.
+const MINIMUM_GRACE: Duration = Duration::from_secs(2);
+/// Deleted pods wait at most this long for Services to turn away from them.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 /// A kill that shows no effect is repeated.
 pub const KILL_AGAIN: Duration = Duration::from_secs(10);
 
@@ -24,7 +26,11 @@ pub(super) fn plan_terminating(pod: &Pod, observed: &Observed, now: Instant) -> 
     {
         return vec![Action::Terminate(stronger)];
     }
-    let grace = pod::grace_period(pod);
+    let whole = pod::grace_period(pod);
+    let spent = observed.ending_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+    // What stops later, as sidecars do, has what the others left of the grace.
+    let rest = whole.saturating_sub(spent).max(whole.min(MINIMUM_GRACE));
+    let may_signal = !must_drain(pod, observed);
     let none = ContainerObserved::default();
     let seen = |spec: &ContainerSpec<'_>| observed.container(&spec.container.name).unwrap_or(&none);
     let mut waiting = false;
@@ -46,11 +52,11 @@ pub(super) fn plan_terminating(pod: &Pod, observed: &Observed, now: Instant) -> 
             None => actions.push(Action::Stop {
                 container: spec.container.name.clone(),
                 reason: StopReason::PodEnds,
-                grace,
+                grace: rest,
             }),
-            Some(stop) if stop.deadline > now + grace => actions
-                .push(Action::HurryStop { container: spec.container.name.clone(), deadline: now + grace }),
-            Some(_) => actions.extend(plan_stop(spec, container, now)),
+            Some(stop) if stop.deadline > now + whole => actions
+                .push(Action::HurryStop { container: spec.container.name.clone(), deadline: now + whole }),
+            Some(_) => actions.extend(plan_stop(spec, container, now, may_signal)),
         }
         true
     };
@@ -67,11 +73,22 @@ pub(super) fn plan_terminating(pod: &Pod, observed: &Observed, now: Instant) -> 
         }
         others_run |= stop(spec, &mut actions);
     }
+    if waiting && !may_signal && matches!(observed.drain, Work::Todo) {
+        actions.push(Action::Drain);
+    }
     let busy = observed.volumes.is_doing() || observed.network.is_doing();
     if !waiting && !others_run && !busy {
         actions.push(Action::Terminated);
     }
     actions
+}
+
+/// A process closes its listener at its signal: before that, Services must have turned away from it. Hooks need not
+/// wait. Who forces a deletion does not want to wait either, and nobody reads the slices for a pod that is gone.
+fn must_drain(pod: &Pod, observed: &Observed) -> bool {
+    observed.stage == Stage::Terminating(TerminationReason::Deleted)
+        && observed.drain.done().is_none()
+        && pod::grace_period(pod) > DRAIN_LIMIT
 }
 
 fn stronger(reason: &TerminationReason, pod: &Pod, observed: &Observed) -> Option<TerminationReason> {
@@ -84,8 +101,13 @@ fn stronger(reason: &TerminationReason, pod: &Pod, observed: &Observed) -> Optio
     }
 }
 
-/// The next step of a container's stop.
-pub(super) fn plan_stop(spec: ContainerSpec<'_>, seen: &ContainerObserved, now: Instant) -> Option<Action> {
+/// The next step of a container's stop. Without `may_signal` it goes no further than its hook.
+pub(super) fn plan_stop(
+    spec: ContainerSpec<'_>,
+    seen: &ContainerObserved,
+    now: Instant,
+    may_signal: bool,
+) -> Option<Action> {
     let stop = seen.stop.as_ref()?;
     let run = seen.running()?;
     let container = spec.container.name.clone();
@@ -96,6 +118,8 @@ pub(super) fn plan_stop(spec: ContainerSpec<'_>, seen: &ContainerObserved, now: 
         StopStep::Asked if has_pre_stop(spec) && !overdue => {
             Some(Action::PreStop { container, attempt, deadline: stop.deadline })
         }
+        // The end of the drain wakes the machine.
+        StopStep::Asked | StopStep::ReadyToSignal if !may_signal && !overdue => None,
         StopStep::Asked | StopStep::ReadyToSignal => Some(Action::Signal { container, attempt, kill: false }),
         StopStep::PreStop => None,
         StopStep::Signalled if overdue => Some(kill()),
@@ -111,5 +135,5 @@ fn has_pre_stop(spec: ContainerSpec<'_>) -> bool {
 
 /// When the kill comes after a hook that ended at `now`.
 pub fn deadline_after_hook(deadline: Instant, now: Instant) -> Instant {
-    deadline.max(now + MINIMUM_AFTER_HOOK)
+    deadline.max(now + MINIMUM_GRACE)
 }
