@@ -8,6 +8,7 @@ mod compaction;
 mod data_dir;
 mod files;
 mod kubeconfig;
+mod limits;
 mod log;
 mod node_certs;
 mod pki;
@@ -23,7 +24,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let arguments = cli::Cli::parse();
     let outcome = match arguments.command {
-        cli::Command::Run(arguments) => run::run(arguments),
+        cli::Command::Run(arguments) => run::run(&arguments),
         cli::Command::Kubeconfig(arguments) => kubeconfig::write(&arguments),
         cli::Command::NodeCerts(arguments) => node_certs::write(&arguments),
     };

@@ -8,6 +8,7 @@ mod current;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use xebec_apiserver::authn::MASTERS_GROUP;
@@ -49,7 +50,7 @@ pub struct Pki {
     /// What the API server shows to kubelets.
     pub kubelet_client: Pair,
     /// Signs service-account tokens.
-    pub service_accounts: SigningKey,
+    pub service_accounts: Arc<SigningKey>,
 }
 
 /// Loads what is there and makes the rest.
@@ -63,7 +64,7 @@ pub fn prepare(folder: &Path, serving: &Subject) -> Result<Pki> {
     Ok(Pki {
         serving: pair(folder, "apiserver", &authority, serving)?,
         kubelet_client: pair(folder, "apiserver-kubelet-client", &authority, &kubelet_client)?,
-        service_accounts: service_account_key(folder)?,
+        service_accounts: Arc::new(service_account_key(folder)?),
         authority,
     })
 }

@@ -1,25 +1,182 @@
-//! `xebec-control run`: store → API server → clients in the process.
+//! `xebec-control run`: store → API server → scheduler and controllers, which use the API like anyone.
 //!
 //! In: settings. Out: a control plane, until it is told to stop or cannot go on.
 
-use anyhow::{Context, Result, bail};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use xebec_apiserver::authn::UserInfo;
+use xebec_apiserver::token::{TokenIssuer, TokenVerifier, issuer_url};
+use xebec_apiserver::{ApiServer, ApiServerConfig, Tokens};
+use xebec_controllers::ControllersConfig;
+use xebec_store::{EngineConfig, Store};
 
 use crate::cli::RunArgs;
 use crate::data_dir::DataDir;
-use crate::{log, pki, tls};
+use crate::pki::Pki;
+use crate::server::{self, Handler, Limits, ResponseBody};
+use crate::signals::Stop;
+use crate::{compaction, limits, log, pki, tls};
 
-pub fn run(arguments: RunArgs) -> Result<()> {
+const SCHEDULER_USER: &str = "system:kube-scheduler";
+const CONTROLLERS_USER: &str = "system:kube-controller-manager";
+const NODE_PORTS: std::ops::RangeInclusive<u16> = 30000..=32767;
+const NO_GROUPS: [&str; 0] = [];
+/// How long requests that were under way at the signal may take, and then each part of the rest.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Hands requests to the API server and knows how many it has not answered yet.
+#[derive(Clone)]
+struct FrontDoor {
+    api: ApiServer,
+    unanswered: TaskTracker,
+}
+
+// === impl FrontDoor ===
+
+impl Handler for FrontDoor {
+    async fn handle(&self, request: Request<Incoming>) -> Response<ResponseBody> {
+        let _unanswered = self.unanswered.token();
+        self.api.handle(request.map(|body| body.map_err(Into::into).boxed_unsync())).await
+    }
+}
+
+pub fn run(arguments: &RunArgs) -> Result<()> {
     if let Err(complaint) = arguments.check() {
         bail!("{complaint}");
     }
     log::start(arguments.log_format);
     tls::install_provider();
+    limits::raise_descriptors();
     let data = DataDir::open(&arguments.data_dir)?;
     let reached_by = arguments.advertise_address.iter().copied();
     let addresses = reached_by.chain(arguments.kubernetes_addresses()).chain(arguments.bind_address);
     let pki = pki::prepare(&data.pki(), &pki::serving_subject(&arguments.cluster_domain, addresses))?;
-    let _ = pki;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime")?;
-    let _ = runtime;
-    Ok(())
+    let store =
+        Store::open(EngineConfig::Embedded { path: data.store() }).context("cannot open the store")?;
+
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to run on")?;
+    let outcome = runtime.block_on(serve(arguments, pki, store));
+    runtime.shutdown_timeout(GRACE);
+    outcome
+}
+
+async fn serve(arguments: &RunArgs, pki: Pki, store: Store) -> Result<()> {
+    let mut signals = Stop::listen()?;
+    let listener = server::bind(arguments.bind_address, arguments.secure_port).await?;
+    let address = listener.local_addr()?;
+    let tls = tls::server(&pki)?;
+    let api = ApiServer::new(api_config(arguments, &pki, address.port())?, store.clone())
+        .context("the API server cannot start")?;
+    let door = FrontDoor { api: api.clone(), unanswered: TaskTracker::new() };
+
+    let stop_serving = CancellationToken::new();
+    let front =
+        tokio::spawn(server::serve(listener, tls, Limits::default(), door.clone(), stop_serving.clone()));
+    tracing::info!(%address, "serving");
+
+    let stop_parts = CancellationToken::new();
+    let mut parts = spawn_parts(arguments, &pki, &api, &store, &stop_parts);
+    let outcome = tokio::select! {
+        signal = signals.wait() => {
+            tracing::info!(signal, "stopping");
+            Ok(())
+        }
+        reason = store.closed() => Err(anyhow!("the store failed: {reason}")),
+        Some(part) = parts.join_next() => Err(ended(part)),
+    };
+
+    stop_parts.cancel();
+    if timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
+        tracing::warn!("scheduler and controllers were cut: they did not finish in time");
+        parts.abort_all();
+    }
+    stop_serving.cancel();
+    door.unanswered.close();
+    if timeout(GRACE, door.unanswered.wait()).await.is_err() {
+        tracing::warn!(left = door.unanswered.len(), "requests were cut: they did not finish in time");
+    }
+    // Ends the watches, and with them the last connections.
+    store.close().await;
+    front.await.context("the server panicked")?;
+    outcome
+}
+
+/// What runs beside the API server; none of it ends by itself.
+fn spawn_parts(
+    arguments: &RunArgs,
+    pki: &Pki,
+    api: &ApiServer,
+    store: &Store,
+    stop: &CancellationToken,
+) -> JoinSet<Result<&'static str>> {
+    let mut parts = JoinSet::new();
+    let (masks, stop) = (arguments.node_masks(), stop.clone());
+    let controllers = ControllersConfig {
+        root_ca: pki.authority.certificate().to_owned(),
+        cluster_cidrs: arguments.cluster_cidr.clone(),
+        node_mask_ipv4: masks.0,
+        node_mask_ipv6: masks.1,
+        service_cidrs: arguments.service_cidr.clone(),
+        ..ControllersConfig::default()
+    };
+    let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, NO_GROUPS));
+    let run = xebec_controllers::run(client, controllers, stop.clone());
+    parts.spawn(async { run.await.context("controllers").map(|()| "controllers") });
+
+    let client = api.client(UserInfo::authenticated(SCHEDULER_USER, NO_GROUPS));
+    let run = xebec_scheduler::run(client, xebec_scheduler::SchedulerConfig::default(), stop.clone());
+    parts.spawn(async {
+        run.await;
+        Ok("scheduler")
+    });
+
+    let (maintained, halt) = (api.clone(), stop.clone());
+    parts.spawn(async move {
+        tokio::select! {
+            () = maintained.maintain() => {}
+            () = halt.cancelled() => {}
+        }
+        Ok("bootstrap objects")
+    });
+
+    let compact = compaction::run(store.clone(), stop);
+    parts.spawn(async {
+        compact.await;
+        Ok("compaction")
+    });
+    parts
+}
+
+fn ended(part: Result<Result<&'static str>, tokio::task::JoinError>) -> anyhow::Error {
+    match part {
+        Ok(Ok(part)) => anyhow!("{part} ended"),
+        Ok(Err(error)) => error,
+        Err(error) => anyhow!("a part of the control plane panicked: {error}"),
+    }
+}
+
+fn api_config(arguments: &RunArgs, pki: &Pki, port: u16) -> Result<ApiServerConfig> {
+    let issuer = issuer_url(&arguments.cluster_domain);
+    let verifier = TokenVerifier::new(&issuer, vec![pki.service_accounts.public().clone()]);
+    let tokens = Tokens { issuer: TokenIssuer::new(&issuer, pki.service_accounts.clone()), verifier };
+    Ok(ApiServerConfig {
+        service_cidrs: arguments.service_cidr.clone(),
+        node_ports: NODE_PORTS,
+        advertise_addresses: arguments.advertise_address.clone(),
+        advertise_port: port,
+        dns_addresses: arguments.dns_addresses(),
+        cluster_domain: arguments.cluster_domain.clone(),
+        tokens: Arc::new(tokens),
+        kubelet_tls: Some(Arc::new(tls::kubelet_client(pki)?)),
+    })
 }

@@ -6,6 +6,7 @@ mod claims;
 mod jwt;
 mod key;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::authn::{AUTHENTICATED_GROUP, UserInfo};
@@ -95,7 +96,7 @@ pub struct VerifiedToken {
 #[derive(Debug)]
 pub struct TokenIssuer {
     issuer: String,
-    key: SigningKey,
+    key: Arc<SigningKey>,
 }
 
 /// Checks tokens.
@@ -170,8 +171,8 @@ pub fn json_web_key_set<'a>(keys: impl IntoIterator<Item = &'a VerifyingKey>) ->
 // === impl TokenIssuer ===
 
 impl TokenIssuer {
-    pub fn new(issuer: impl Into<String>, key: SigningKey) -> Self {
-        Self { issuer: issuer.into(), key }
+    pub fn new(issuer: impl Into<String>, key: impl Into<Arc<SigningKey>>) -> Self {
+        Self { issuer: issuer.into(), key: key.into() }
     }
 
     /// Signs a token for `audiences` (none: the API server's own) that lives for `seconds`.

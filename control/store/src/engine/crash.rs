@@ -4,7 +4,7 @@
 //! was synced, and of the rest an arbitrary subset of sectors. Each image has to open with every acknowledged write
 //! in it and nothing half done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -13,6 +13,7 @@ use bytes::Bytes;
 use redb::StorageBackend;
 
 use super::EmbeddedEngine;
+use crate::error::StoreError;
 use crate::store::Store;
 use crate::types::{Event, KeyValue, Precondition, Revision, Write};
 
@@ -32,6 +33,10 @@ struct Inner {
     dirty: Vec<usize>,
     random: Random,
     cuts: Vec<Cut>,
+    /// Sectors that are free.
+    free: Option<usize>,
+    /// Sectors that hold something.
+    used: BTreeSet<usize>,
     /// The last revision whose writer was told that it is durable.
     acknowledged: Arc<Mutex<Revision>>,
 }
@@ -134,11 +139,17 @@ impl StorageBackend for CrashDisk {
         let mut inner = self.0.lock().unwrap();
         let start = offset as usize;
         let end = start + data.len();
+        let sectors = start / SECTOR..end.div_ceil(SECTOR);
+        let fresh = sectors.clone().filter(|sector| !inner.used.contains(sector)).count();
+        if let Some(free) = &mut inner.free {
+            *free = free.checked_sub(fresh).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        inner.used.extend(sectors.clone());
         if inner.cached.len() < end {
             inner.cached.resize(end, 0);
         }
         inner.cached[start..end].copy_from_slice(data);
-        inner.dirty.extend(start / SECTOR..end.div_ceil(SECTOR));
+        inner.dirty.extend(sectors);
         inner.dirty.sort_unstable();
         inner.dirty.dedup();
         Ok(())
@@ -229,4 +240,47 @@ async fn power_cut_at_any_sync_loses_nothing_acknowledged() {
         faulted += lossy;
     }
     assert!(cuts > 400 && faulted * 2 > cuts, "{faulted} of {cuts} cuts lost anything: the disk is too kind");
+}
+
+#[tokio::test]
+async fn full_disk_refuses_writes_keeps_reads_and_mends_itself() {
+    let disk = CrashDisk::seeded(1, Arc::default());
+    let store = Store::with_engine(Box::new(disk.engine())).unwrap();
+    let create = |n: u32| Write::Put {
+        key: format!("/key/{n}").into(),
+        value: vec![7; 2000].into(),
+        precondition: Precondition::Absent,
+    };
+    disk.0.lock().unwrap().free = Some(200);
+    let mut written = Vec::new();
+    let refused = loop {
+        match store.write(create(written.len() as u32)).await {
+            Ok(done) => written.push(done.kv),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused, StoreError::DiskFull);
+    assert!(!written.is_empty());
+    assert_eq!(store.write(create(1000)).await, Err(StoreError::DiskFull));
+    let listed = |store: &Store| {
+        let mut items = store.list(b"", None, 0, None).unwrap().items;
+        items.sort_by_key(|kv| kv.mod_revision);
+        items
+    };
+    assert_eq!(listed(&store), written);
+
+    disk.0.lock().unwrap().free = None;
+    // It tries again on its own, now and then.
+    let mended = loop {
+        match store.write(create(2000)).await {
+            Ok(done) => break done,
+            Err(refused) => assert_eq!(refused, StoreError::DiskFull),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    written.push(mended.kv);
+    assert_eq!(listed(&store), written);
+    store.close().await;
+    let reopened = Store::with_engine(Box::new(disk.engine())).unwrap();
+    assert_eq!(listed(&reopened), written);
 }
