@@ -1,1 +1,36 @@
-//! (skeleton)
+//! The service proxy: Services and EndpointSlices become load-balancing tables.
+//!
+//! In: watches of Service and EndpointSlice, this node's name, addresses and zone. Out: ordered [`LbOp`]s for an
+//! [`LbSink`]. Pure but for its loop: parsing, endpoint selection, desired tables, ids and the plan do no I/O. Absent:
+//! Pods (endpoint slices suffice), byte order, map layouts.
+//!
+//! ```text
+//! watch ─▶ tracker ─(changed services)─▶ desired ─▶ planner ─▶ [LbOp] ─▶ sink
+//!          parse, coalesce,              service +   ids, runs,
+//!          drop no-ops                   topology    order
+//! ```
+//!
+//! [`LbOp`]: xebec_datapath::lb::LbOp
+
+mod backends;
+mod desired;
+mod endpoints;
+mod error;
+mod ids;
+#[cfg(test)]
+mod model;
+mod plan;
+mod proxier;
+mod retry;
+mod runs;
+mod service;
+mod sink;
+mod slots;
+mod topology;
+mod tracker;
+mod types;
+
+pub use error::{Error, Result};
+pub use proxier::run;
+pub use sink::{LbLimits, LbSink, SinkError};
+pub use types::{NodeView, Observer, ProxyConfig, SyncReport};
