@@ -102,6 +102,13 @@ impl FieldError {
         Self::new(CauseReason::Invalid, field, Some(value.clone()), detail)
     }
 
+    /// A value of an enumeration that is none; the supported ones are listed as given, which is upstream's order.
+    pub fn not_supported_in_order(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
+        let quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
+        let detail = format!("supported values: {}", quoted.join(", "));
+        Self::new(CauseReason::NotSupported, field, Some(value.clone()), detail)
+    }
+
     /// A value of an enumeration that is none; the supported ones are listed in sorted order.
     pub fn not_supported(field: impl Into<String>, value: &Value, supported: &[&str]) -> Self {
         let mut quoted: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();

@@ -94,12 +94,17 @@ async fn attempt(
     check_target(edit, &new, old)?;
     let mut new = convert::to_stored(&served.resource, new);
     prepare(cx, edit, &mut new, old)?;
-    if edit.door != Door::Own {
-        let mut errors = validation::validate_update(&served.stored, &new, old);
-        errors.extend(strategy::of(&served.stored).check(cx, &new, Some(old)));
-        if !errors.is_empty() {
-            return Err(ApiError::invalid(&served.resource.gvk, edit.name, &errors));
+    let errors = match edit.door {
+        Door::Main => {
+            let mut errors = validation::validate_update(&served.stored, &new, old);
+            errors.extend(strategy::of(&served.stored).check(cx, &new, Some(old)));
+            errors
         }
+        Door::Status => validation::validate_status(&served.stored, &new, old),
+        Door::Own => Vec::new(),
+    };
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(&served.resource.gvk, edit.name, &errors));
     }
     let reservation = match edit.door {
         Door::Main => strategy::of(&served.stored).reserve(cx, &mut new, Some(old))?,

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{cluster_ips, is_headless, service_type, set_cluster_ips, strings};
 use crate::field_error::FieldError;
 use crate::meta;
+use crate::validation;
 
 const SINGLE: &str = "SingleStack";
 const PREFER: &str = "PreferDualStack";
@@ -128,16 +129,8 @@ fn trim_downgrade(new: &mut Value, old: &Value) {
 
 /// Addresses and families that contradict each other.
 fn check(service: &Value) -> Result<(), Vec<FieldError>> {
-    let mut errors = Vec::new();
+    let mut errors = validation::service_addresses(service);
     let (addresses, families) = (cluster_ips(service), families(service));
-    for (index, (address, named)) in addresses.iter().zip(&families).enumerate() {
-        if let Ok(parsed) = address.parse::<IpAddr>()
-            && family(&parsed) != named
-        {
-            let detail = format!("expected an {named} value as indicated by `ipFamilies[{index}]`");
-            errors.push(FieldError::invalid(format!("spec.clusterIPs[{index}]"), &json!(address), detail));
-        }
-    }
     if policy(service) == SINGLE {
         for (field, count) in [("clusterIPs", addresses.len()), ("ipFamilies", families.len())] {
             if count > 1 {

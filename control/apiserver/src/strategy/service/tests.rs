@@ -16,9 +16,9 @@ fn families_follow_the_policy() {
         (json!({"ipFamilyPolicy": "PreferDualStack"}), json!(["IPv4", "IPv6"]), "PreferDualStack"),
         (json!({"ipFamilies": ["IPv6"]}), json!(["IPv6"]), "SingleStack"),
         (json!({"ipFamilies": ["IPv6", "IPv4"]}), json!(["IPv6", "IPv4"]), "RequireDualStack"),
-        (json!({"clusterIPs": ["fd00:10:96::5"]}), json!(["IPv6"]), "SingleStack"),
-        (json!({"clusterIPs": ["None"]}), json!(["IPv4", "IPv6"]), "RequireDualStack"),
-        (json!({"clusterIPs": ["None"], "selector": {"a": "b"}}), json!(["IPv4"]), "SingleStack"),
+        (json!({"clusterIP": "fd00:10:96::5", "clusterIPs": ["fd00:10:96::5"]}), json!(["IPv6"]), "SingleStack"),
+        (json!({"clusterIP": "None", "clusterIPs": ["None"]}), json!(["IPv4", "IPv6"]), "RequireDualStack"),
+        (json!({"clusterIP": "None", "clusterIPs": ["None"], "selector": {"a": "b"}}), json!(["IPv4"]), "SingleStack"),
     ] {
         let mut service = service(spec.clone());
         families::init(&ranges(), &mut service, None).unwrap();
