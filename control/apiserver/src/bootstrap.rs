@@ -131,15 +131,22 @@ impl ApiServer {
                 kept: &[],
             });
         }
-        let first: Vec<IpAddr> =
-            self.registry().allocators.lock().addresses.iter().map(|range| range.first()).collect();
+        let first: Vec<IpAddr> = self
+            .registry()
+            .allocators
+            .lock()
+            .addresses
+            .iter()
+            .map(super::alloc::ip::IpRange::first)
+            .collect();
         wanted.push(kubernetes_service(&first));
-        wanted.extend(
-            config
-                .advertise_addresses
-                .first()
-                .map(|first| kubernetes_slice(&config.advertise_addresses, *first, config.advertise_port)),
-        );
+        // Loopback is another machine to every pod: an API server that listens nowhere else has no endpoint.
+        let reachable: Vec<IpAddr> =
+            config.advertise_addresses.iter().copied().filter(|address| !address.is_loopback()).collect();
+        match reachable.first() {
+            Some(first) => wanted.push(kubernetes_slice(&reachable, *first, config.advertise_port)),
+            None => tracing::warn!("only loopback addresses are advertised: pods will not reach the API"),
+        }
         if !config.dns_addresses.is_empty() {
             wanted.push(dns_service(&config.dns_addresses));
         }

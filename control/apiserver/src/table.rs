@@ -105,10 +105,10 @@ fn row(gvk: &Gvk, layout: &Layout, object: &Value, now: Timestamp, include: Incl
         Include::Object => object.clone(),
     };
     let mut row = json!({"cells": (layout.cells)(&view), "object": shown});
-    if (&*gvk.group, &*gvk.kind) == ("", "Pod") {
-        if let Some(condition) = pod::completed(&view) {
-            row["conditions"] = json!([condition]);
-        }
+    if (&*gvk.group, &*gvk.kind) == ("", "Pod")
+        && let Some(condition) = pod::completed(&view)
+    {
+        row["conditions"] = json!([condition]);
     }
     row
 }

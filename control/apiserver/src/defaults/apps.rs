@@ -12,11 +12,11 @@ pub(super) fn deployment(deployment: &mut Fields) {
     unset(spec, "replicas", 1);
     if let Some(strategy) = ensure(spec, "strategy") {
         empty(strategy, "type", "RollingUpdate");
-        if text(strategy, "type") == "RollingUpdate" {
-            if let Some(rolling) = ensure(strategy, "rollingUpdate") {
-                unset(rolling, "maxUnavailable", "25%");
-                unset(rolling, "maxSurge", "25%");
-            }
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = ensure(strategy, "rollingUpdate")
+        {
+            unset(rolling, "maxUnavailable", "25%");
+            unset(rolling, "maxSurge", "25%");
         }
     }
     unset(spec, "revisionHistoryLimit", 10);
@@ -34,11 +34,11 @@ pub(super) fn daemon_set(set: &mut Fields) {
     let Some(spec) = ensure(set, "spec") else { return };
     if let Some(strategy) = ensure(spec, "updateStrategy") {
         empty(strategy, "type", "RollingUpdate");
-        if text(strategy, "type") == "RollingUpdate" {
-            if let Some(rolling) = ensure(strategy, "rollingUpdate") {
-                unset(rolling, "maxUnavailable", 1);
-                unset(rolling, "maxSurge", 0);
-            }
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = ensure(strategy, "rollingUpdate")
+        {
+            unset(rolling, "maxUnavailable", 1);
+            unset(rolling, "maxSurge", 0);
         }
     }
     unset(spec, "revisionHistoryLimit", 10);
@@ -53,11 +53,11 @@ pub(super) fn stateful_set(set: &mut Fields) {
             strategy.insert("type".to_owned(), "RollingUpdate".into());
             unset(strategy, "rollingUpdate", json!({}));
         }
-        if text(strategy, "type") == "RollingUpdate" {
-            if let Some(rolling) = object(strategy, "rollingUpdate") {
-                unset(rolling, "partition", 0);
-                unset(rolling, "maxUnavailable", 1);
-            }
+        if text(strategy, "type") == "RollingUpdate"
+            && let Some(rolling) = object(strategy, "rollingUpdate")
+        {
+            unset(rolling, "partition", 0);
+            unset(rolling, "maxUnavailable", 1);
         }
     }
     if let Some(retention) = ensure(spec, "persistentVolumeClaimRetentionPolicy") {
@@ -83,9 +83,9 @@ pub(super) fn replication_controller(controller: &mut Fields) {
     if missing(spec, "selector") {
         spec.insert("selector".to_owned(), labels.clone());
     }
-    if let Some(metadata) = ensure(controller, "metadata") {
-        if missing(metadata, "labels") {
-            metadata.insert("labels".to_owned(), labels);
-        }
+    if let Some(metadata) = ensure(controller, "metadata")
+        && missing(metadata, "labels")
+    {
+        metadata.insert("labels".to_owned(), labels);
     }
 }

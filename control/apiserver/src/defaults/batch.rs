@@ -23,10 +23,10 @@ pub(super) fn job(job: &mut Fields) {
     pod_spec::template(spec);
     let labels = object(spec, "template").and_then(|template| object(template, "metadata"));
     let Some(labels) = labels.and_then(|metadata| metadata.get("labels")).cloned() else { return };
-    if let Some(metadata) = ensure(job, "metadata") {
-        if metadata.get("labels").and_then(Value::as_object).is_none_or(Map::is_empty) {
-            metadata.insert("labels".to_owned(), labels);
-        }
+    if let Some(metadata) = ensure(job, "metadata")
+        && metadata.get("labels").and_then(Value::as_object).is_none_or(Map::is_empty)
+    {
+        metadata.insert("labels".to_owned(), labels);
     }
 }
 

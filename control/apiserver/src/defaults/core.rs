@@ -12,10 +12,10 @@ pub(super) fn namespace(namespace: &mut Fields) {
     if let Some(metadata) = ensure(namespace, "metadata") {
         let name = text(metadata, "name").to_owned();
         // A generated name is not known yet; the strategy labels such a namespace.
-        if !name.is_empty() {
-            if let Some(labels) = ensure(metadata, "labels") {
-                labels.insert(labels::METADATA_NAME.to_owned(), name.into());
-            }
+        if !name.is_empty()
+            && let Some(labels) = ensure(metadata, "labels")
+        {
+            labels.insert(labels::METADATA_NAME.to_owned(), name.into());
         }
     }
     if let Some(status) = ensure(namespace, "status") {

@@ -12,11 +12,11 @@ pub(super) fn flow_schema(schema: &mut Fields) {
 
 pub(super) fn priority_level(level: &mut Fields) {
     let Some(spec) = ensure(level, "spec") else { return };
-    if text(spec, "type") == "Exempt" {
-        if let Some(exempt) = ensure(spec, "exempt") {
-            unset(exempt, "nominalConcurrencyShares", 0);
-            unset(exempt, "lendablePercent", 0);
-        }
+    if text(spec, "type") == "Exempt"
+        && let Some(exempt) = ensure(spec, "exempt")
+    {
+        unset(exempt, "nominalConcurrencyShares", 0);
+        unset(exempt, "lendablePercent", 0);
     }
     let Some(limited) = object(spec, "limited") else { return };
     unset(limited, "nominalConcurrencyShares", 30);

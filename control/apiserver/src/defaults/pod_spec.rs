@@ -9,10 +9,10 @@ use super::{container, volume};
 
 /// Fills the `template` of a workload.
 pub(super) fn template(holder: &mut Fields) {
-    if let Some(template) = object(holder, "template") {
-        if let Some(spec) = object(template, "spec") {
-            pod_spec(spec);
-        }
+    if let Some(template) = object(holder, "template")
+        && let Some(spec) = object(template, "spec")
+    {
+        pod_spec(spec);
     }
 }
 

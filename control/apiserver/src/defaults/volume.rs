@@ -34,10 +34,9 @@ pub(super) fn volume(volume: &mut Fields) {
     }
     if let Some(template) =
         object(volume, "ephemeral").and_then(|source| object(source, "volumeClaimTemplate"))
+        && let Some(spec) = object(template, "spec")
     {
-        if let Some(spec) = object(template, "spec") {
-            storage::claim_spec(spec);
-        }
+        storage::claim_spec(spec);
     }
     network_source(volume);
 }

@@ -180,6 +180,7 @@ mod tests {
     use crate::registry::Kinds;
     use serde_json::json;
 
+    #[expect(clippy::needless_pass_by_value, reason = "a call reads as one literal")]
     fn pod(node: &str, metadata: Value) -> Value {
         let mut pod = json!({
             "kind": "Pod", "apiVersion": "v1", "metadata": {"name": "a", "generation": 1},

@@ -63,14 +63,15 @@ impl Patch {
             Self::Strategic(patch) => {
                 let definition = Schema::global().map_err(ApiError::internal)?.kind(gvk);
                 let definition = definition.ok_or_else(|| ApiError::unsupported_media_type(ACCEPTED))?;
-                let value = strategic::merge(definition, &current, &patch.value).map_err(refuse)?;
+                let value =
+                    strategic::merge(definition, &current, &patch.value).map_err(|error| refuse(&error))?;
                 Ok(Decoded { value, duplicates: patch.duplicates.clone() })
             }
         }
     }
 }
 
-fn refuse(error: PatchError) -> ApiError {
+fn refuse(error: &PatchError) -> ApiError {
     match error {
         PatchError::Format(_) => ApiError::bad_request(error.to_string()),
         PatchError::Schema(error) => ApiError::internal(error),

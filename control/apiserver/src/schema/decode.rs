@@ -186,10 +186,10 @@ impl Walk<'_> {
 /// Upstream always writes its required scalars, as zero when nobody set them, and some clients insist on them.
 fn write_required(definition: &Definition, fields: &mut Map<String, Value>) {
     for property in definition.properties.iter().filter(|property| property.required) {
-        if !fields.contains_key(property.name.as_ref()) {
-            if let Some(zero) = zero(&property.kind) {
-                fields.insert(property.name.to_string(), zero);
-            }
+        if !fields.contains_key(property.name.as_ref())
+            && let Some(zero) = zero(&property.kind)
+        {
+            fields.insert(property.name.to_string(), zero);
         }
     }
 }

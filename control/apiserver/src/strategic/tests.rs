@@ -10,6 +10,7 @@ fn merged(kind: &str, original: &Value, patch: &Value) -> Result<Value, PatchErr
     merge(Schema::global().unwrap().named(&name).unwrap(), original, patch)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a call reads as one literal")]
 fn pod_spec(original: Value, patch: Value) -> Value {
     merged("PodSpec", &original, &patch).unwrap()
 }

@@ -65,10 +65,8 @@ pub(super) fn secret(object: &Field<'_>, errors: &mut Errors) {
         }
         "kubernetes.io/dockercfg" => json_object(&data.key(".dockercfg"), errors),
         "kubernetes.io/dockerconfigjson" => json_object(&data.key(".dockerconfigjson"), errors),
-        "kubernetes.io/basic-auth" => {
-            if !data.key("username").is_set() && !data.key("password").is_set() {
-                required(&["username", "password"], errors);
-            }
+        "kubernetes.io/basic-auth" if !data.key("username").is_set() && !data.key("password").is_set() => {
+            required(&["username", "password"], errors);
         }
         "kubernetes.io/ssh-auth" => {
             let key = data.key("ssh-privatekey");

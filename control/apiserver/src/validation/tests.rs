@@ -213,7 +213,8 @@ fn new_pods() {
 #[test]
 fn a_running_pod_hardly_changes() {
     let gvk = Gvk::new("", "v1", "Pod");
-    let image = json!({"spec": {"containers": [{"name": "c", "image": "nginx:2", "imagePullPolicy": "Always"}]}});
+    let image =
+        json!({"spec": {"containers": [{"name": "c", "image": "nginx:2", "imagePullPolicy": "Always"}]}});
     assert_eq!(updated(&gvk, patched(&pod(), &image), pod()), Vec::<String>::new());
     let errors = updated(&gvk, patched(&pod(), &json!({"spec": {"hostNetwork": true}})), pod());
     assert_eq!(errors.len(), 1, "{errors:?}");

@@ -5,6 +5,7 @@ fn ranges() -> Vec<IpNet> {
     vec!["10.96.0.0/16".parse().unwrap(), "fd00:10:96::/108".parse().unwrap()]
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "a call reads as one literal")]
 fn service(spec: Value) -> Value {
     json!({ "metadata": { "name": "s" }, "spec": spec })
 }
@@ -16,9 +17,17 @@ fn families_follow_the_policy() {
         (json!({"ipFamilyPolicy": "PreferDualStack"}), json!(["IPv4", "IPv6"]), "PreferDualStack"),
         (json!({"ipFamilies": ["IPv6"]}), json!(["IPv6"]), "SingleStack"),
         (json!({"ipFamilies": ["IPv6", "IPv4"]}), json!(["IPv6", "IPv4"]), "RequireDualStack"),
-        (json!({"clusterIP": "fd00:10:96::5", "clusterIPs": ["fd00:10:96::5"]}), json!(["IPv6"]), "SingleStack"),
+        (
+            json!({"clusterIP": "fd00:10:96::5", "clusterIPs": ["fd00:10:96::5"]}),
+            json!(["IPv6"]),
+            "SingleStack",
+        ),
         (json!({"clusterIP": "None", "clusterIPs": ["None"]}), json!(["IPv4", "IPv6"]), "RequireDualStack"),
-        (json!({"clusterIP": "None", "clusterIPs": ["None"], "selector": {"a": "b"}}), json!(["IPv4"]), "SingleStack"),
+        (
+            json!({"clusterIP": "None", "clusterIPs": ["None"], "selector": {"a": "b"}}),
+            json!(["IPv4"]),
+            "SingleStack",
+        ),
     ] {
         let mut service = service(spec.clone());
         families::init(&ranges(), &mut service, None).unwrap();
