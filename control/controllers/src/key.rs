@@ -43,6 +43,7 @@ impl fmt::Display for ObjectKey {
 pub(crate) enum ControllerName {
     Deployment,
     EndpointSlice,
+    GarbageCollector,
     Namespace,
     NodeIpam,
     NodeLifecycle,
@@ -57,6 +58,7 @@ impl ControllerName {
         match self {
             Self::Deployment => "deployment-controller",
             Self::EndpointSlice => "endpointslice-controller",
+            Self::GarbageCollector => "garbage-collector-controller",
             Self::Namespace => "namespace-controller",
             Self::NodeIpam => "node-ipam-controller",
             Self::NodeLifecycle => "node-lifecycle-controller",

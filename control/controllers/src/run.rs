@@ -18,7 +18,10 @@ use crate::context::{Context, Controller, Informers, Outcome};
 use crate::deployment::DeploymentController;
 use crate::endpointslice::EndpointSliceController;
 use crate::error::{Error, Retry};
+use crate::garbage_collector::GarbageCollector;
 use crate::key::{ControllerName, Request};
+use crate::metadata_watch::{MetadataWatches, Observer};
+use crate::namespace::NamespaceController;
 use crate::node_ipam::NodeIpam;
 use crate::recorder::Recorder;
 use crate::replicaset::ReplicaSetController;
@@ -49,12 +52,18 @@ pub async fn run(
     let (recorder, event_writer) = Recorder::new(client.clone());
     let queue = Arc::new(WorkQueue::new(QueueLimits::default()));
     let context = Context { client, caches: informers.caches(), queue: queue.clone(), recorder };
-    let controllers = build(&context, &mut informers, &config);
+    let (controllers, observers) = build(&context, &mut informers, &config);
     let synced = informers.synced();
+    let metadata = MetadataWatches::new(
+        context.client.clone(),
+        observers,
+        synced.iter().map(|(_, synced)| synced.clone()).collect(),
+    );
 
     let mut tasks = JoinSet::new();
     tasks.spawn(event_writer.run(shutdown.clone()));
     informers.spawn(&mut tasks, &shutdown);
+    tasks.spawn(metadata.run(shutdown.clone()));
     for (kind, mut synced) in synced {
         loop {
             tokio::select! {
@@ -72,18 +81,29 @@ pub async fn run(
     Ok(())
 }
 
-fn build(context: &Context, informers: &mut Informers, config: &ControllersConfig) -> Controllers {
-    vec![
+/// The controllers, and what the metadata watches tell of them.
+fn build(
+    context: &Context,
+    informers: &mut Informers,
+    config: &ControllersConfig,
+) -> (Controllers, Vec<Observer>) {
+    let (collector, collector_observer) = GarbageCollector::new(context, informers);
+    let (namespaces, namespaces_observer) = NamespaceController::new(context, informers);
+    let root_ca = config.root_ca.clone();
+    let controllers: Controllers = vec![
         (ControllerName::Deployment, Arc::new(DeploymentController::new(context, informers))),
         (ControllerName::EndpointSlice, Arc::new(EndpointSliceController::new(context, informers))),
+        (ControllerName::GarbageCollector, Arc::new(collector)),
+        (ControllerName::Namespace, Arc::new(namespaces)),
         (ControllerName::NodeIpam, Arc::new(NodeIpam::new(context, informers, config))),
         (ControllerName::ReplicaSet, Arc::new(ReplicaSetController::new(context, informers))),
         (
             ControllerName::RootCaCertificatePublisher,
-            Arc::new(RootCaPublisher::new(context, informers, config.root_ca.clone())),
+            Arc::new(RootCaPublisher::new(context, informers, root_ca)),
         ),
         (ControllerName::ServiceAccount, Arc::new(ServiceAccountController::new(context, informers))),
-    ]
+    ];
+    (controllers, vec![collector_observer, namespaces_observer])
 }
 
 async fn work(

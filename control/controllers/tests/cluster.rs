@@ -1,0 +1,15 @@
+//! The controllers and the scheduler against the real API server over a store in memory, with hollow nodes.
+//!
+//! In: nothing. Out: what a user would see of the objects. No container runs; a hollow node says of every pod bound to
+//! it that it is ready, and takes it away when asked to.
+
+#[path = "cluster/control_plane.rs"]
+mod control_plane;
+#[path = "cluster/deletion.rs"]
+mod deletion;
+#[path = "cluster/hollow.rs"]
+mod hollow;
+#[path = "cluster/wait.rs"]
+mod wait;
+#[path = "cluster/workloads.rs"]
+mod workloads;
