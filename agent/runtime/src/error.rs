@@ -33,3 +33,47 @@ pub enum PullError {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }
+
+// === impl RuntimeError ===
+
+impl RuntimeError {
+    /// The same error for another caller who waited for the same work.
+    fn duplicate(&self) -> Self {
+        match self {
+            Self::Unreachable { socket, reason } => {
+                Self::Unreachable { socket: socket.clone(), reason: reason.clone() }
+            }
+            Self::Call { call, message } => Self::Call { call, message: message.clone() },
+            Self::Timeout { call, after } => Self::Timeout { call, after: *after },
+            Self::Config(message) => Self::Config(message.clone()),
+            Self::Io { path, source } => {
+                let source = std::io::Error::new(source.kind(), source.to_string());
+                Self::Io { path: path.clone(), source }
+            }
+        }
+    }
+}
+
+// === impl PullError ===
+
+impl PullError {
+    /// The same error for another caller who waited for the same pull.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Self::InvalidName { image, reason } => {
+                Self::InvalidName { image: image.clone(), reason: reason.clone() }
+            }
+            Self::NotFound { image } => Self::NotFound { image: image.clone() },
+            Self::Unauthorized { image, reason } => {
+                Self::Unauthorized { image: image.clone(), reason: reason.clone() }
+            }
+            Self::Digest { image, what, digest } => {
+                Self::Digest { image: image.clone(), what: what.clone(), digest: digest.clone() }
+            }
+            Self::Registry { image, reason } => {
+                Self::Registry { image: image.clone(), reason: reason.clone() }
+            }
+            Self::Runtime(error) => Self::Runtime(error.duplicate()),
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! Making, starting and removing containers, each step safe to repeat.
+//!
+//! In: a configuration. Out: record → snapshot → task, in this order: the record comes first because it keeps the snapshot
+//! from the garbage collector. An attempt that was cut off anywhere is found by its id: a task is adopted, anything
+//! less is made again from the configuration at hand.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
+use containerd_client::services::v1::{
+    Container as Record, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
+    ListContainersRequest,
+};
+use containerd_client::types::Mount;
+use containerd_client::types::v1::Status;
+use tonic::Code;
+
+use super::marks::{Exit, Marks};
+use super::record::{self, Identity, Template};
+use crate::containerd::Containerd;
+use crate::error::RuntimeError;
+use crate::image::etc::EtcFiles;
+use crate::image::manifest::ImageConfig;
+use crate::log_sink;
+use crate::rpc::{CallError, Client, Optional, rpc};
+use crate::spec::{self, Facts, devices, seccomp, user};
+use crate::types::{ContainerConfig, ContainerId, Seccomp};
+
+const MAX_PROFILE: u64 = 1 << 20;
+/// containerd clears away the task of a call that was cut off on its own time, by the container's id and with nothing
+/// to wait for: a task that is made meanwhile could be taken for the old one.
+const SETTLE: Duration = Duration::from_millis(300);
+
+// === impl Containerd ===
+
+impl Containerd {
+    pub(crate) async fn make(&self, config: &ContainerConfig) -> Result<ContainerId, RuntimeError> {
+        let id = record::id_of(&config.key);
+        let image = self.config_of_image(&config.image.id).await?;
+        let facts = self.facts(config, &id, &image).await?;
+        let spec = spec::build(config, &facts)?;
+        let log = log_sink::uri(&self.config.log_sink, &log_sink::Settings::of(config));
+        let template = Template {
+            snapshotter: &self.config.snapshotter,
+            runc_root: &self.config.runc_root,
+            runc_binary: self.config.runc_binary.as_deref(),
+        };
+        let record = record::build(config, &id, &spec, &log, &template)?;
+        if !self.client.create_record(&record).await? {
+            if self.adopt(&id).await? {
+                return Ok(id);
+            }
+            tracing::info!(container = id.0, "making a container again whose creation was cut off");
+            self.erase(&id).await?;
+            tokio::time::sleep(SETTLE).await;
+            self.client.create_record(&record).await?;
+        }
+        let chain_id = image.chain_id();
+        let rootfs = self.prepare_rootfs(&id, &chain_id, &config.image.id).await?;
+        self.make_task(&id, rootfs, &log, config.tty).await?;
+        Ok(id)
+    }
+
+    pub(crate) async fn start_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let Some((record, identity)) = self.client.record(&id.0).await? else {
+            return Err(RuntimeError::Call {
+                call: "start",
+                message: format!("container {}: not found", id.0),
+            });
+        };
+        let marks = self.marks.of(&record);
+        if let Some(exit) = marks.exit {
+            return refused(&exit);
+        }
+        match self.client.task(&id.0).await?.map(|task| task.status()) {
+            Some(Status::Created) => {}
+            None if marks.started.is_none() => {
+                self.make_task_again(id, &identity).await?;
+                if let Some(exit) = self.marks.of(&record).exit {
+                    return refused(&exit);
+                }
+            }
+            // It was started before.
+            _ => return Ok(()),
+        }
+        let now = SystemTime::now();
+        self.marks.note_start(&id.0, now);
+        let (started, marked) =
+            tokio::join!(self.client.start_task(&id.0), self.client.mark_started(&id.0, now));
+        match started {
+            Ok(()) => marked,
+            Err(failed) => self.judge_failed_start(id, failed).await,
+        }
+    }
+
+    pub(crate) async fn erase(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.client.delete_task(&id.0).await?;
+        self.client.remove_snapshot(&self.config.snapshotter, &id.0).await?;
+        // Last, so that a removal which is cut off can be repeated.
+        self.client.delete_record(&id.0).await?;
+        self.marks.forget(&id.0);
+        Ok(())
+    }
+
+    /// True when what exists under the id is whole: it has a task, or it ran.
+    async fn adopt(&self, id: &ContainerId) -> Result<bool, RuntimeError> {
+        let Some((record, _)) = self.client.record(&id.0).await? else { return Ok(false) };
+        if self.marks.of(&record) != Marks::default() {
+            return Ok(true);
+        }
+        let task = self.client.task(&id.0).await?;
+        Ok(task.is_some_and(|task| task.status() != Status::Unknown))
+    }
+
+    /// The task. A refusal by runc (no such program, a bad mount) is the container's own end, as it is under CRI, where
+    /// the task is made at start: it is kept on the record and told by `start`.
+    async fn make_task(
+        &self,
+        id: &ContainerId,
+        rootfs: Vec<Mount>,
+        log: &str,
+        tty: bool,
+    ) -> Result<(), RuntimeError> {
+        match self.client.create_task(&id.0, rootfs, log, tty).await {
+            Ok(()) => Ok(()),
+            Err(failed) if failed.is_refusal() => {
+                let reason = format!("failed to create containerd task: {}", message(&failed.error));
+                self.keep_exit(id, &Exit::refused(&reason)).await
+            }
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    /// A record without a task that never ran: creation was cut off.
+    async fn make_task_again(&self, id: &ContainerId, identity: &Identity) -> Result<(), RuntimeError> {
+        let image = self.config_of_image(&identity.image_id).await?;
+        let rootfs = self.prepare_rootfs(id, &image.chain_id(), &identity.image_id).await?;
+        self.make_task(id, rootfs, &identity.log, identity.tty).await
+    }
+
+    /// A start that was answered with an error may still have succeeded, now or before.
+    async fn judge_failed_start(&self, id: &ContainerId, failed: CallError) -> Result<(), RuntimeError> {
+        let task = self.client.task(&id.0).await?;
+        match task.map(|task| task.status()) {
+            Some(Status::Running | Status::Paused | Status::Pausing | Status::Stopped)
+                if failed.code == Code::FailedPrecondition || !failed.is_refusal() =>
+            {
+                Ok(())
+            }
+            _ if failed.is_refusal() => {
+                let exit =
+                    Exit::refused(&format!("failed to start containerd task: {}", message(&failed.error)));
+                self.keep_exit(id, &exit).await?;
+                refused(&exit)
+            }
+            _ => Err(failed.error),
+        }
+    }
+
+    pub(crate) async fn keep_exit(&self, id: &ContainerId, exit: &Exit) -> Result<(), RuntimeError> {
+        self.marks.note_refusal(&id.0, exit);
+        self.client.mark_exit(&id.0, exit).await
+    }
+
+    /// The container's own writable layer; an image whose snapshots were lost is unpacked again.
+    async fn prepare_rootfs(
+        &self,
+        id: &ContainerId,
+        chain_id: &str,
+        image_id: &str,
+    ) -> Result<Vec<Mount>, RuntimeError> {
+        let request = PrepareSnapshotRequest {
+            snapshotter: self.config.snapshotter.clone(),
+            key: id.0.clone(),
+            parent: chain_id.to_owned(),
+            ..Default::default()
+        };
+        let prepare = || rpc!(self.client, self.config.timeouts.metadata, snapshots.prepare(request.clone()));
+        let prepared = match prepare().await {
+            Err(failed) if failed.code == Code::NotFound => {
+                self.unpack_again(image_id).await?;
+                prepare().await
+            }
+            prepared => prepared,
+        };
+        match prepared {
+            Ok(prepared) => Ok(prepared.mounts),
+            Err(failed) if failed.code == Code::AlreadyExists => {
+                let found = self.client.snapshot_mounts(&self.config.snapshotter, &id.0).await?;
+                Ok(found.unwrap_or_default())
+            }
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    pub(crate) async fn config_of_image(&self, image_id: &str) -> Result<Arc<ImageConfig>, RuntimeError> {
+        let config = self.client.image_config(&self.images, image_id).await?;
+        config.ok_or_else(|| RuntimeError::Config(format!("image {image_id} is not present")))
+    }
+
+    async fn facts(
+        &self,
+        config: &ContainerConfig,
+        id: &ContainerId,
+        image: &ImageConfig,
+    ) -> Result<Facts, RuntimeError> {
+        let etc = self.etc_of_image(&image.chain_id(), &config.image.id).await?;
+        let user = user::resolve(config, &etc).map_err(RuntimeError::Config)?;
+        let pid_namespace = match &config.sandbox.pid_of {
+            Some(other) => Some(self.pid_namespace(other).await?),
+            None => None,
+        };
+        let seccomp_profile = match &config.security.seccomp {
+            Seccomp::Localhost(path) if !config.security.privileged => Some(read_profile(path)?),
+            _ => None,
+        };
+        let devices = if config.security.privileged { devices::of_host()? } else { Vec::new() };
+        let cgroup = record::cgroup_of(config, id);
+        Ok(Facts { host: self.host.clone(), user, pid_namespace, seccomp_profile, devices, cgroup })
+    }
+
+    /// The image's passwd and group; read once per image.
+    async fn etc_of_image(&self, chain_id: &str, image_id: &str) -> Result<Arc<EtcFiles>, RuntimeError> {
+        if let Some(known) = self.images.etc(chain_id) {
+            return Ok(known);
+        }
+        if !chain_id.is_empty() && !self.client.has_snapshot(&self.config.snapshotter, chain_id).await? {
+            self.unpack_again(image_id).await?;
+        }
+        // One reader at a time: the view has one name per image.
+        let _turn = self.etc_turn.lock().await;
+        if let Some(known) = self.images.etc(chain_id) {
+            return Ok(known);
+        }
+        let mount_point = self.config.run_dir.join("image");
+        let files = self.client.read_etc(&self.config.snapshotter, chain_id, &mount_point).await?;
+        Ok(self.images.keep_etc(chain_id, files))
+    }
+
+    async fn pid_namespace(&self, other: &ContainerId) -> Result<PathBuf, RuntimeError> {
+        match self.client.task(&other.0).await? {
+            Some(task) if task.pid > 0 && task.status() != Status::Stopped => {
+                Ok(format!("/proc/{}/ns/pid", task.pid).into())
+            }
+            _ => Err(RuntimeError::Call {
+                call: "create",
+                message: format!(
+                    "container {}, whose PID namespace is to be joined, is not running",
+                    other.0
+                ),
+            }),
+        }
+    }
+
+    async fn unpack_again(&self, image_id: &str) -> Result<(), RuntimeError> {
+        for record in self.client.image_records().await? {
+            let target = record.target.unwrap_or_default().digest;
+            let Some(documents) = self.client.documents(&self.images, &target).await? else { continue };
+            if documents.manifest.config.digest == image_id {
+                return self.puller.unpack_present(&record.name, &documents).await;
+            }
+        }
+        Err(RuntimeError::Config(format!("image {image_id} is not present")))
+    }
+}
+
+fn refused(exit: &Exit) -> Result<(), RuntimeError> {
+    match &exit.refusal {
+        Some(reason) => Err(RuntimeError::Call { call: "start", message: reason.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// What containerd said, without our own prefix.
+fn message(error: &RuntimeError) -> String {
+    match error {
+        RuntimeError::Call { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn read_profile(path: &Path) -> Result<oci_spec::runtime::LinuxSeccomp, RuntimeError> {
+    use std::io::Read;
+    let io = |source| RuntimeError::Io { path: path.display().to_string(), source };
+    let mut text = Vec::new();
+    std::fs::File::open(path).map_err(io)?.take(MAX_PROFILE).read_to_end(&mut text).map_err(io)?;
+    seccomp::parse(&text).map_err(RuntimeError::Config)
+}
+
+// === impl Client ===
+
+impl Client {
+    /// False when the record exists.
+    async fn create_record(&self, record: &Record) -> Result<bool, RuntimeError> {
+        let request = CreateContainerRequest { container: Some(record.clone()) };
+        match rpc!(self, self.timeouts.metadata, containers.create(request)).await {
+            Ok(_) => Ok(true),
+            Err(failed) if failed.code == Code::AlreadyExists => Ok(false),
+            Err(failed) => Err(failed.error),
+        }
+    }
+
+    pub(crate) async fn record(&self, id: &str) -> Result<Option<(Record, Identity)>, RuntimeError> {
+        let request = GetContainerRequest { id: id.to_owned() };
+        let found = rpc!(self, self.timeouts.metadata, containers.get(request)).await.optional()?;
+        let record = found.and_then(|found| found.container);
+        Ok(record.and_then(|record| record::identity(&record).map(|identity| (record, identity))))
+    }
+
+    /// All our records. Streamed: together they can be larger than a message.
+    pub(crate) async fn records(&self) -> Result<Vec<(Record, Identity)>, RuntimeError> {
+        const CALL: &str = "containers.list_stream";
+        let request = ListContainersRequest { filters: vec![record::filter()] };
+        let mut stream = rpc!(self, self.timeouts.metadata, containers.list_stream(request)).await?;
+        let mut records = Vec::new();
+        loop {
+            let next = tokio::time::timeout(self.timeouts.metadata, stream.message()).await;
+            match next.map_err(|_| CallError::timeout(CALL, self.timeouts.metadata))? {
+                Ok(Some(message)) => {
+                    let record = message.container.unwrap_or_default();
+                    records.extend(record::identity(&record).map(|identity| (record, identity)));
+                }
+                Ok(None) => return Ok(records),
+                Err(status) => return Err(self.failed(CALL, &status).into()),
+            }
+        }
+    }
+
+    async fn delete_record(&self, id: &str) -> Result<(), RuntimeError> {
+        let request = DeleteContainerRequest { id: id.to_owned() };
+        rpc!(self, self.timeouts.metadata, containers.delete(request)).await.optional()?;
+        Ok(())
+    }
+}

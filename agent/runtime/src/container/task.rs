@@ -1,0 +1,122 @@
+//! Tasks: the running side of containers.
+//!
+//! In: container ids. Out: processes made, started, signalled, waited for, deleted. A task that has stopped is kept until
+//! its container is removed, because it knows how it ended and its cgroup knows why.
+
+use std::time::Duration;
+
+use containerd_client::services::v1::{
+    CreateTaskRequest, DeleteTaskRequest, GetRequest, KillRequest, ListTasksRequest, StartRequest,
+    WaitRequest,
+};
+use containerd_client::types::Mount;
+use containerd_client::types::v1::{Process, Status};
+use nix::libc::SIGKILL;
+use tokio::time::{Instant, sleep};
+use tonic::Code;
+
+use crate::error::RuntimeError;
+use crate::rpc::{CallError, Client, Optional, rpc};
+
+/// How long a killed process may take to die before the removal fails (it is tried again by the caller).
+const DEATH: Duration = Duration::from_secs(10);
+/// Between two tries to make a task while containerd clears away an earlier one.
+const CLEARING: Duration = Duration::from_millis(20);
+/// How long containerd is given for it.
+const CLEARED: Duration = Duration::from_secs(5);
+
+/// containerd still clears away what a call that was cut off had begun. It goes by the container's id: the folder of the
+/// earlier attempt is there, or the folder of this one was removed under the shim that was to start in it.
+fn is_being_cleared(failed: &CallError) -> bool {
+    let message = failed.error.to_string();
+    let folder_gone =
+        message.contains("failed to start shim") && message.contains("no such file or directory");
+    failed.is_refusal() && (message.contains("file exists") || folder_gone)
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(crate) async fn task(&self, id: &str) -> Result<Option<Process>, RuntimeError> {
+        let request = GetRequest { container_id: id.to_owned(), ..Default::default() };
+        let found = rpc!(self, self.timeouts.metadata, tasks.get(request)).await.optional()?;
+        Ok(found.and_then(|found| found.process))
+    }
+
+    pub(crate) async fn all_tasks(&self) -> Result<Vec<Process>, RuntimeError> {
+        let found = rpc!(self, self.timeouts.metadata, tasks.list(ListTasksRequest::default())).await?;
+        Ok(found.tasks)
+    }
+
+    /// Makes a task, or finds the one that an earlier attempt made.
+    pub(crate) async fn create_task(
+        &self,
+        id: &str,
+        rootfs: Vec<Mount>,
+        log: &str,
+        terminal: bool,
+    ) -> Result<(), CallError> {
+        let request = CreateTaskRequest {
+            container_id: id.to_owned(),
+            rootfs,
+            stdout: log.to_owned(),
+            // A terminal has one stream; containerd refuses a second sink.
+            stderr: if terminal { String::new() } else { log.to_owned() },
+            terminal,
+            ..Default::default()
+        };
+        let give_up = Instant::now() + CLEARED;
+        loop {
+            let failed = match rpc!(self, self.timeouts.task, tasks.create(request.clone())).await {
+                Ok(_) => return Ok(()),
+                Err(failed) if failed.code == Code::AlreadyExists => {
+                    let found = self.task(id).await?;
+                    if found.is_some_and(|task| task.status() != Status::Unknown) {
+                        return Ok(());
+                    }
+                    // A shim whose runc was cut off half-way: it knows the name but has no process.
+                    self.delete_task(id).await?;
+                    failed
+                }
+                Err(failed) if is_being_cleared(&failed) => failed,
+                Err(failed) => return Err(failed),
+            };
+            if Instant::now() > give_up {
+                return Err(failed);
+            }
+            sleep(CLEARING).await;
+        }
+    }
+
+    pub(crate) async fn start_task(&self, id: &str) -> Result<(), CallError> {
+        let request = StartRequest { container_id: id.to_owned(), ..Default::default() };
+        rpc!(self, self.timeouts.task, tasks.start(request)).await.map(|_| ())
+    }
+
+    /// No error when there is nothing left to signal.
+    pub(crate) async fn kill_task(&self, id: &str, signal: i32, all: bool) -> Result<(), RuntimeError> {
+        let signal =
+            u32::try_from(signal).map_err(|_| RuntimeError::Config(format!("{signal} is not a signal")))?;
+        let request = KillRequest { container_id: id.to_owned(), signal, all, ..Default::default() };
+        match rpc!(self, self.timeouts.metadata, tasks.kill(request)).await.optional() {
+            Err(RuntimeError::Call { message, .. }) if message.contains("process already finished") => Ok(()),
+            answered => answered.map(|_| ()),
+        }
+    }
+
+    /// Kills what is left of a task and deletes it; no error when it is gone.
+    pub(crate) async fn delete_task(&self, id: &str) -> Result<(), RuntimeError> {
+        let request = DeleteTaskRequest { container_id: id.to_owned() };
+        let delete = || rpc!(self, self.timeouts.task, tasks.delete(request.clone()));
+        match delete().await {
+            // "Cannot delete a running process", for which the versions of containerd have different codes.
+            Err(failed) if failed.is_refusal() && failed.code != Code::NotFound => {}
+            answered => return answered.optional().map(|_| ()),
+        }
+        self.kill_task(id, SIGKILL, true).await?;
+        let request = WaitRequest { container_id: id.to_owned(), ..Default::default() };
+        rpc!(self, DEATH, tasks.wait(request)).await.optional()?;
+        delete().await.optional()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,255 @@
+//! Which images are present: containerd's records and what they lead to.
+//!
+//! In: references, ids. Out: [`Image`]s that are complete and unpacked. The documents behind a digest never change, so
+//! what was read of them is kept.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use containerd_client::services::v1::{
+    CreateImageRequest, DeleteImageRequest, GetImageRequest, Image as Record, ListImagesRequest,
+    UpdateImageRequest,
+};
+use containerd_client::types::Descriptor as Target;
+use tonic::Code;
+
+use super::etc::EtcFiles;
+use super::manifest::{self, Document, ImageConfig, MAX_CONFIG, MAX_MANIFEST, Manifest};
+use super::reference::{Reference, Version, is_digest};
+use crate::error::RuntimeError;
+use crate::rpc::{Client, Optional, rpc};
+use crate::types::Image;
+
+/// Entries kept of each kind. Beyond it all are dropped: a node has a few hundred images at most.
+const CACHE: usize = 512;
+
+/// An image's documents.
+#[derive(Clone, Debug)]
+pub(crate) struct Documents {
+    pub(crate) manifest: Manifest,
+    pub(crate) config: Arc<ImageConfig>,
+}
+
+/// What was read of immutable blobs.
+#[derive(Default)]
+pub(crate) struct ImageCache {
+    /// By digest of the record's target.
+    documents: Mutex<HashMap<String, Documents>>,
+    /// By digest of the configuration.
+    configs: Mutex<HashMap<String, Arc<ImageConfig>>>,
+    /// By chain id.
+    etc: Mutex<HashMap<String, Arc<EtcFiles>>>,
+}
+
+// === impl ImageCache ===
+
+impl ImageCache {
+    pub(crate) fn config(&self, digest: &str) -> Option<Arc<ImageConfig>> {
+        lock(&self.configs).get(digest).cloned()
+    }
+
+    pub(crate) fn etc(&self, chain_id: &str) -> Option<Arc<EtcFiles>> {
+        lock(&self.etc).get(chain_id).cloned()
+    }
+
+    pub(crate) fn keep_etc(&self, chain_id: &str, files: EtcFiles) -> Arc<EtcFiles> {
+        let files = Arc::new(files);
+        keep(&self.etc, chain_id, Arc::clone(&files));
+        files
+    }
+
+    pub(crate) fn keep_config(&self, digest: &str, config: &Arc<ImageConfig>) {
+        keep(&self.configs, digest, Arc::clone(config));
+    }
+}
+
+fn keep<V>(map: &Mutex<HashMap<String, V>>, key: &str, value: V) {
+    let mut map = lock(map);
+    if map.len() >= CACHE {
+        map.clear();
+    }
+    map.insert(key.to_owned(), value);
+}
+
+fn lock<V>(map: &Mutex<HashMap<String, V>>) -> MutexGuard<'_, HashMap<String, V>> {
+    map.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Client ===
+
+impl Client {
+    pub(crate) async fn image_record(&self, name: &str) -> Result<Option<Record>, RuntimeError> {
+        let request = GetImageRequest { name: name.to_owned() };
+        let found = rpc!(self, self.timeouts.metadata, images.get(request)).await.optional()?;
+        Ok(found.and_then(|found| found.image))
+    }
+
+    pub(crate) async fn image_records(&self) -> Result<Vec<Record>, RuntimeError> {
+        let found = rpc!(self, self.timeouts.metadata, images.list(ListImagesRequest::default())).await?;
+        Ok(found.images)
+    }
+
+    /// Points a name at an image.
+    pub(crate) async fn name_image(&self, name: &str, target: &Target) -> Result<(), RuntimeError> {
+        let image = Record { name: name.to_owned(), target: Some(target.clone()), ..Default::default() };
+        let request = CreateImageRequest { image: Some(image.clone()), ..Default::default() };
+        match rpc!(self, self.timeouts.metadata, images.create(request)).await {
+            Err(failed) if failed.code == Code::AlreadyExists => {
+                let mask = prost_types::FieldMask { paths: vec!["target".into()] };
+                let request =
+                    UpdateImageRequest { image: Some(image), update_mask: Some(mask), ..Default::default() };
+                rpc!(self, self.timeouts.metadata, images.update(request)).await?;
+                Ok(())
+            }
+            created => Ok(created.map(|_| ())?),
+        }
+    }
+
+    /// Removes a name. With the last one of an image its blobs and snapshots go too.
+    pub(crate) async fn unname_image(&self, name: &str) -> Result<(), RuntimeError> {
+        let request = DeleteImageRequest { name: name.to_owned(), sync: true, ..Default::default() };
+        rpc!(self, self.timeouts.task, images.delete(request)).await.optional()?;
+        Ok(())
+    }
+
+    /// The documents behind a record; `None` when one is missing or cannot be used here.
+    pub(crate) async fn documents(
+        &self,
+        cache: &ImageCache,
+        target: &str,
+    ) -> Result<Option<Documents>, RuntimeError> {
+        if let Some(known) = lock(&cache.documents).get(target) {
+            return Ok(Some(known.clone()));
+        }
+        let Some(bytes) = self.read_blob(target, MAX_MANIFEST).await? else { return Ok(None) };
+        let manifest = match manifest::parse(&bytes) {
+            Ok(Document::Manifest(manifest)) => manifest,
+            Ok(Document::Index(entries)) => {
+                let Ok(entry) = manifest::select(&entries, manifest::architecture()) else {
+                    return Ok(None);
+                };
+                let Some(bytes) = self.read_blob(&entry.digest, MAX_MANIFEST).await? else {
+                    return Ok(None);
+                };
+                match manifest::parse(&bytes) {
+                    Ok(Document::Manifest(manifest)) => manifest,
+                    _ => return Ok(None),
+                }
+            }
+            Err(_) => return Ok(None),
+        };
+        let Some(config) = self.image_config(cache, &manifest.config.digest).await? else { return Ok(None) };
+        let documents = Documents { manifest, config };
+        keep(&cache.documents, target, documents.clone());
+        Ok(Some(documents))
+    }
+
+    /// An image configuration by its digest.
+    pub(crate) async fn image_config(
+        &self,
+        cache: &ImageCache,
+        digest: &str,
+    ) -> Result<Option<Arc<ImageConfig>>, RuntimeError> {
+        if let Some(known) = cache.config(digest) {
+            return Ok(Some(known));
+        }
+        let Some(bytes) = self.read_blob(digest, MAX_CONFIG).await? else { return Ok(None) };
+        let Ok(config) = ImageConfig::parse(&bytes) else { return Ok(None) };
+        let config = Arc::new(config);
+        cache.keep_config(digest, &config);
+        Ok(Some(config))
+    }
+
+    /// All complete, unpacked images, by the digest of their configuration.
+    pub(crate) async fn present_images(
+        &self,
+        cache: &ImageCache,
+        snapshotter: &str,
+    ) -> Result<BTreeMap<String, Image>, RuntimeError> {
+        let mut images: BTreeMap<String, Image> = BTreeMap::new();
+        for record in self.image_records().await? {
+            let target = record.target.unwrap_or_default().digest;
+            let Some(documents) = self.documents(cache, &target).await? else { continue };
+            let id = documents.manifest.config.digest.clone();
+            if !images.contains_key(&id) {
+                if !self.has_snapshot(snapshotter, &documents.config.chain_id()).await? {
+                    continue;
+                }
+                images.insert(id.clone(), describe(&documents, &target));
+            }
+            if let Some(image) = images.get_mut(&id) {
+                add_name(image, &record.name, &target);
+            }
+        }
+        Ok(images)
+    }
+}
+
+/// An image without its names.
+pub(crate) fn describe(documents: &Documents, target: &str) -> Image {
+    let Documents { manifest, config } = documents;
+    Image {
+        id: manifest.config.digest.clone(),
+        names: Vec::new(),
+        repo_digest: target.to_owned(),
+        size: manifest.size(),
+        user: config.user.clone(),
+        entrypoint: config.entrypoint.clone(),
+        cmd: config.cmd.clone(),
+        env: config.env.clone(),
+        working_dir: config.working_dir.clone(),
+        stop_signal: config.stop_signal.clone(),
+    }
+}
+
+/// Adds a record's name: tags are names, digests make `repo_digest`, the bare id is neither.
+pub(crate) fn add_name(image: &mut Image, name: &str, target: &str) {
+    // The record under the bare id reads like a name with a tag.
+    let reference = (!is_digest(name)).then(|| Reference::parse(name).ok()).flatten();
+    let Some(reference) = reference else { return };
+    if !image.repo_digest.contains('@') {
+        image.repo_digest = format!("{}@{target}", reference.name());
+    }
+    if matches!(reference.version, Version::Tag(_)) && !image.names.iter().any(|known| known == name) {
+        image.names.push(name.to_owned());
+    }
+}
+
+/// The record name a caller's reference leads to: a full name, or the id of an image.
+pub(crate) fn record_name(reference: &str) -> Option<String> {
+    if is_digest(reference) {
+        return Some(reference.to_owned());
+    }
+    Reference::parse(reference).ok().map(|reference| reference.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_into_tags_and_digest() {
+        let target = format!("sha256:{}", "a".repeat(64));
+        let config =
+            ImageConfig::parse(br#"{"rootfs":{"diff_ids":[]},"config":{"User":"7","StopSignal":""}}"#)
+                .unwrap();
+        let document = serde_json::json!({"config": {"digest": target, "size": 3}, "layers": []}).to_string();
+        let Ok(Document::Manifest(manifest)) = manifest::parse(document.as_bytes()) else { panic!() };
+        let mut image = describe(&Documents { manifest, config: Arc::new(config) }, &target);
+        add_name(&mut image, &target, &target);
+        add_name(&mut image, &format!("docker.io/library/x@{target}"), &target);
+        add_name(&mut image, "docker.io/library/x:1", &target);
+        add_name(&mut image, "docker.io/library/x:1", &target);
+        assert_eq!(image.names, ["docker.io/library/x:1"]);
+        assert_eq!(image.repo_digest, format!("docker.io/library/x@{target}"));
+        assert_eq!((image.user.as_str(), image.stop_signal), ("7", None));
+    }
+
+    #[test]
+    fn ids_and_references_lead_to_records() {
+        let id = format!("sha256:{}", "0".repeat(64));
+        assert_eq!(record_name(&id).as_deref(), Some(id.as_str()));
+        assert_eq!(record_name("nginx").as_deref(), Some("docker.io/library/nginx:latest"));
+        assert_eq!(record_name("NGINX"), None);
+    }
+}

@@ -1,0 +1,140 @@
+//! The process of a container: arguments, environment, user, limits.
+//!
+//! In: the configuration, the image's defaults, the resolved user. Out: the process part of the specification. Pure.
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{Process, ProcessBuilder, UserBuilder};
+
+use super::{Facts, capabilities};
+use crate::error::RuntimeError;
+use crate::types::{ContainerConfig, Image};
+
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+pub(super) fn build(config: &ContainerConfig, facts: &Facts) -> Result<Process, RuntimeError> {
+    let user = UserBuilder::default()
+        .uid(facts.user.uid)
+        .gid(facts.user.gid)
+        .additional_gids(facts.user.groups.clone())
+        .build()?;
+    let mut process = ProcessBuilder::default()
+        .terminal(config.tty)
+        .user(user)
+        .args(arguments(&config.command, &config.args, &config.image).map_err(RuntimeError::Config)?)
+        .env(environment(&config.image.env, &config.env, config.tty))
+        .cwd(working_dir(&config.working_dir, &config.image.working_dir).map_err(RuntimeError::Config)?)
+        .capabilities(capabilities::build(&config.security, facts.host.capabilities)?)
+        .no_new_privileges(config.security.no_new_privileges)
+        .build()?;
+    // As containerd's CRI does: the limits are those of containerd itself.
+    process.set_rlimits(None);
+    process.set_oom_score_adj(clamp(config.resources.oom_score_adj, facts.host.lowest_oom_score_adj));
+    Ok(process)
+}
+
+/// `command` replaces the entrypoint and silences the image's cmd; `args` replaces the cmd.
+pub(super) fn arguments(command: &[String], args: &[String], image: &Image) -> Result<Vec<String>, String> {
+    let all = match (command.is_empty(), args.is_empty()) {
+        (true, true) => [image.entrypoint.as_slice(), &image.cmd].concat(),
+        (true, false) => [&image.entrypoint, args].concat(),
+        (false, _) => [command, args].concat(),
+    };
+    if all.is_empty() {
+        return Err("no command specified: neither the pod nor the image names one".into());
+    }
+    Ok(all)
+}
+
+/// The image's environment, then the pod's: a later entry of the same name replaces the earlier in its place.
+pub(super) fn environment(image: &[String], pod: &[(String, String)], tty: bool) -> Vec<String> {
+    let mut merged: Vec<(String, String)> = vec![("PATH".into(), DEFAULT_PATH.into())];
+    if tty {
+        merged.push(("TERM".into(), "xterm".into()));
+    }
+    let image = image.iter().map(|entry| match entry.split_once('=') {
+        Some((name, value)) => (name.to_owned(), value.to_owned()),
+        None => (entry.clone(), String::new()),
+    });
+    for (name, value) in image.chain(pod.iter().cloned()) {
+        match merged.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => merged.push((name, value)),
+        }
+    }
+    merged.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// A working directory below `/proc` can be a leaked file descriptor (CVE-2024-21626).
+fn working_dir(pod: &str, image: &str) -> Result<PathBuf, String> {
+    let chosen = [pod, image].into_iter().find(|dir| !dir.is_empty()).unwrap_or("/");
+    let mut clean = PathBuf::from("/");
+    for component in Path::new(chosen).components() {
+        match component {
+            Component::Normal(part) => clean.push(part),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    if clean.starts_with("/proc") {
+        return Err(format!("working directory {chosen:?}: must not be below /proc"));
+    }
+    Ok(clean)
+}
+
+fn clamp(wanted: Option<i32>, lowest: Option<i32>) -> Option<i32> {
+    wanted.map(|wanted| lowest.map_or(wanted, |lowest| wanted.max(lowest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::tests::config;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn command_and_args_combine_with_the_image() {
+        let mut image = config().image;
+        (image.entrypoint, image.cmd) = (words("ent"), words("c1 c2"));
+        for (command, args, all) in
+            [("", "", "ent c1 c2"), ("", "a", "ent a"), ("cmd", "", "cmd"), ("cmd x", "a b", "cmd x a b")]
+        {
+            assert_eq!(arguments(&words(command), &words(args), &image), Ok(words(all)));
+        }
+        (image.entrypoint, image.cmd) = (Vec::new(), Vec::new());
+        assert!(arguments(&[], &[], &image).is_err());
+    }
+
+    #[test]
+    fn later_entries_of_the_environment_win() {
+        let image = ["PATH=/bin".to_owned(), "A=1".into(), "B=x=y".into(), "BARE".into()];
+        let pod = [("A".to_owned(), "2".to_owned()), ("C".into(), "3".into()), ("C".into(), "4".into())];
+        assert_eq!(environment(&image, &pod, false), ["PATH=/bin", "A=2", "B=x=y", "BARE=", "C=4"]);
+        assert_eq!(environment(&[], &[], true), [&format!("PATH={DEFAULT_PATH}"), "TERM=xterm"]);
+    }
+
+    #[test]
+    fn the_working_directory_is_cleaned_and_never_below_proc() {
+        assert_eq!(working_dir("", ""), Ok("/".into()));
+        assert_eq!(working_dir("", "/srv"), Ok("/srv".into()));
+        assert_eq!(working_dir("data/./x", "/srv"), Ok("/data/x".into()));
+        assert_eq!(working_dir("/../../a", ""), Ok("/a".into()));
+        for bad in ["/proc/self/fd/8", "/a/../proc/1/cwd", "//proc/self", "proc"] {
+            assert!(working_dir(bad, "").is_err(), "{bad}");
+        }
+        assert_eq!(working_dir("/process", ""), Ok("/process".into()));
+    }
+
+    #[test]
+    fn oom_score_is_raised_to_what_can_be_set() {
+        assert_eq!(clamp(Some(-997), Some(0)), Some(0));
+        assert_eq!(clamp(Some(-997), None), Some(-997));
+        assert_eq!(clamp(Some(1000), Some(0)), Some(1000));
+        assert_eq!(clamp(None, Some(0)), None);
+    }
+}
