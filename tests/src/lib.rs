@@ -4,5 +4,9 @@
 
 pub mod cgroup;
 pub mod cluster;
+pub mod containerd;
+pub mod image;
 pub mod netns;
+pub mod registry;
+pub mod runtime;
 pub mod skip;

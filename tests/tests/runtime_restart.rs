@@ -1,0 +1,142 @@
+//! Restarts, of the agent and of containerd, at bad moments.
+//!
+//! In: containers in every state. Out: nothing is lost, nothing runs twice.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use xebec_runtime::error::RuntimeError;
+use xebec_runtime::types::{ContainerRuntime, ContainerState, RuntimeEvent};
+use xebec_tests::runtime::{Fixture, next_event};
+
+const SINK: &str = env!("CARGO_BIN_EXE_log-sink");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_agent_finds_everything() -> Result<()> {
+    let Some(node) = Fixture::start("a_restarted_agent_finds_everything", SINK).await? else { return Ok(()) };
+    let image = node.pull().await?;
+    let created = node.runtime.create(&node.config("created", &image, "echo ran; exec sleep 100")?).await?;
+    let running = node.runtime.create(&node.config("running", &image, "exec sleep 100")?).await?;
+    node.runtime.start(&running).await?;
+    let (ended, _) = node.run(&node.config("ended", &image, "exit 4")?).await?;
+    let before = node.runtime.containers().await?;
+    let agent = node.restarted().await?;
+    assert_eq!(agent.containers().await?, before);
+    let state = |id| {
+        let found = before.iter().find(|container| container.id == id);
+        found.map(|container| container.state.clone())
+    };
+    assert_eq!(state(created.clone()), Some(ContainerState::Created));
+    ensure!(matches!(state(running.clone()), Some(ContainerState::Running { .. })));
+    ensure!(matches!(state(ended), Some(ContainerState::Exited { code: 4, .. })));
+    let again = agent.create(&node.config("running", &image, "exec sleep 100")?).await?;
+    assert_eq!(again, running);
+    agent.start(&running).await.context("it was started")?;
+    assert_eq!(agent.container(&running).await?.map(|container| container.state), state(running));
+    agent.start(&created).await?;
+    node.logged("created", "ran").await?;
+    node.leaves_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_outlive_containerd() -> Result<()> {
+    let Some(mut node) = Fixture::start("containers_outlive_containerd", SINK).await? else { return Ok(()) };
+    let image = node.pull().await?;
+    let mut events = node.runtime.events();
+    let script = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.05; done";
+    let running = node.runtime.create(&node.config("running", &image, script)?).await?;
+    node.runtime.start(&running).await?;
+    let (ended, _) = node.run(&node.config("ended", &image, "exit 4")?).await?;
+    let before = node.runtime.container(&running).await?.context("it is there")?.state;
+    assert_eq!(events.recv().await, Some(RuntimeEvent::Gap));
+    for _ in 0..3 {
+        node.containerd.kill()?;
+        let waiting = {
+            let (runtime, id) = (node.runtime.clone(), running.clone());
+            tokio::spawn(async move { runtime.container(&id).await })
+        };
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        node.containerd.run()?;
+        let found = waiting.await?.context("the call waits for containerd")?;
+        assert_eq!(found.context("it is there")?.state, before, "the same process since the same time");
+        next_event(&mut events, |event| *event == RuntimeEvent::Gap).await?;
+    }
+    let state = node.runtime.container(&ended).await?.context("it is there")?.state;
+    ensure!(matches!(state, ContainerState::Exited { code: 4, .. }), "{state:?}");
+    let written = node.log("running", "stdout")?.len();
+    node.logged("running", &(written + 5).to_string()).await.context("the log goes on")?;
+    node.runtime.signal(&running, libc::SIGKILL).await?;
+    next_event(&mut events, |event| *event == RuntimeEvent::Exited { id: running.clone() }).await?;
+    let log: Vec<String> = node.log("running", "stdout")?;
+    assert_eq!(log, (0..log.len()).map(|i| i.to_string()).collect::<Vec<_>>(), "no line lost or doubled");
+    node.leaves_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn creation_can_be_cut_off_anywhere() -> Result<()> {
+    let Some(mut node) = Fixture::start("creation_can_be_cut_off_anywhere", SINK).await? else {
+        return Ok(());
+    };
+    let image = node.pull().await?;
+    let config = node.config("main", &image, "echo ran; exec sleep 100")?;
+    for pause in [0, 1, 2, 3, 5, 8, 12, 18, 25, 35, 50] {
+        let pause = Duration::from_millis(pause);
+        // The agent dies: its call is dropped where it stands.
+        let cut = tokio::time::timeout(pause, node.runtime.create(&config)).await;
+        let agent = node.restarted().await?;
+        let id = agent.create(&config).await.with_context(|| format!("after {pause:?}, {cut:?}"))?;
+        agent.start(&id).await.with_context(|| format!("after {pause:?}, {cut:?}"))?;
+        assert_eq!(agent.containers().await?.len(), 1);
+        agent.remove(&id).await?;
+    }
+    for pause in [0, 2, 5, 10, 20, 30, 45] {
+        let pause = Duration::from_millis(pause);
+        let creating = {
+            let (runtime, config) = (node.runtime.clone(), config.clone());
+            tokio::spawn(async move { runtime.create(&config).await })
+        };
+        tokio::time::sleep(pause).await;
+        node.containerd.kill()?;
+        node.containerd.run()?;
+        let first = creating.await?;
+        let id = node.runtime.create(&config).await.with_context(|| format!("after {pause:?}, {first:?}"))?;
+        node.runtime.start(&id).await.with_context(|| format!("after {pause:?}, {first:?}"))?;
+        let state = node.runtime.container(&id).await?.context("it is there")?.state;
+        ensure!(matches!(state, ContainerState::Running { .. }), "after {pause:?}: {state:?}, {first:?}");
+        node.runtime.remove(&id).await.with_context(|| format!("after {pause:?}, {first:?}"))?;
+    }
+    node.leaves_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_absent_containerd_is_an_error_in_time() -> Result<()> {
+    let Some(mut node) = Fixture::start("an_absent_containerd_is_an_error_in_time", SINK).await? else {
+        return Ok(());
+    };
+    node.containerd.kill()?;
+    let begin = std::time::Instant::now();
+    let refused = node.runtime.containers().await;
+    ensure!(matches!(refused, Err(RuntimeError::Unreachable { .. })), "{refused:?}");
+    ensure!(begin.elapsed() < Duration::from_secs(8), "{:?}", begin.elapsed());
+    node.containerd.run()?;
+    node.runtime.containers().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_shim_ends_its_container() -> Result<()> {
+    let Some(node) = Fixture::start("a_killed_shim_ends_its_container", SINK).await? else { return Ok(()) };
+    let image = node.pull().await?;
+    let mut events = node.runtime.events();
+    let id = node.runtime.create(&node.config("main", &image, "exec sleep 100")?).await?;
+    node.runtime.start(&id).await?;
+    let shims = node.containerd.processes();
+    let shim =
+        shims.iter().find(|(_, line)| line.contains("containerd-shim-runc-v2") && line.contains(&id.0));
+    let (shim, _) = shim.with_context(|| format!("{shims:?}"))?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(*shim), nix::sys::signal::Signal::SIGKILL)?;
+    next_event(&mut events, |event| *event == RuntimeEvent::Exited { id: id.clone() }).await?;
+    let state = node.runtime.container(&id).await?.context("it is there")?.state;
+    ensure!(matches!(state, ContainerState::Exited { code: 137, .. }), "{state:?}");
+    node.leaves_nothing().await
+}
