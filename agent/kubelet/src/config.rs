@@ -22,6 +22,8 @@ pub struct KubeletConfig {
     /// The node's own resolver configuration; empty for none.
     pub resolv_conf: PathBuf,
     pub capacity: NodeCapacity,
+    /// Pods that are admitted at a time.
+    pub max_pods: u32,
     pub max_parallel_pulls: usize,
     pub log_max_size: u64,
     pub log_max_files: u32,
@@ -43,6 +45,7 @@ impl KubeletConfig {
             cluster_dns: ClusterDns::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),
             capacity,
+            max_pods: 110,
             max_parallel_pulls: 4,
             log_max_size: 10 << 20,
             log_max_files: 5,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use xebec_network::types::PodNetwork;
 use xebec_runtime::types::{
-    ContainerConfig, ContainerKey, Image, Mount, MountPropagation, PodSandbox, Security,
+    ContainerConfig, ContainerId, ContainerKey, Image, Mount, MountPropagation, PodSandbox, Security,
 };
 
 use crate::config::KubeletConfig;
@@ -36,6 +36,7 @@ pub(crate) struct Parts {
     pub(crate) cgroup_parent: String,
     pub(crate) oom_floor: i32,
     pub(crate) host_name: HostName,
+    pub(crate) pid_of: Option<ContainerId>,
 }
 
 /// Folder of a pod's logs.
@@ -152,7 +153,7 @@ pub(crate) fn build(
             ipcns: parts.network.ipcns,
             utsns: parts.network.utsns,
             host_pid: spec.and_then(|s| s.host_pid).unwrap_or(false),
-            pid_of: None,
+            pid_of: parts.pid_of,
             cgroup_parent: parts.cgroup_parent,
         },
         image: parts.image,

@@ -55,12 +55,16 @@ impl World {
     }
 
     fn pod(&self, uid: &str, spec: Value) {
+        self.pod_named("p", uid, spec);
+    }
+
+    fn pod_named(&self, name: &str, uid: &str, spec: Value) {
         let mut spec = spec;
         spec["nodeName"] = json!("node");
         self.api.put(
             "pods",
             json!({
-                "metadata": {"namespace": "n", "name": "p", "uid": uid, "generation": 1},
+                "metadata": {"namespace": "n", "name": name, "uid": uid, "generation": 1},
                 "spec": spec, "status": {"phase": "Pending"},
             }),
         );
@@ -402,4 +406,77 @@ async fn finished_pods_keep_their_containers_for_logs_and_give_back_the_rest() {
     world.gone().await;
     assert_eq!(world.api.deletes(), ["p Failed 0"]);
     assert!(world.runtime.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_does_not_fit_is_refused_and_one_that_runs_is_not_judged_again() {
+    let mut world = World::new();
+    let cpu = |amount: &str| json!({"containers": [{"name": "main", "image": "x:1", "resources": {"requests": {"cpu": amount}}}]});
+    world.pod("u1", cpu("1500m"));
+    world.running().await;
+    world.pod_named("q", "u2", cpu("600m"));
+    let pod = world.api.wait("pods/n/q", "refused", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    let message =
+        "Pod was rejected: Node didn't have enough resource: cpu, requested: 600, used: 1500, capacity: 2000";
+    assert_eq!(pod["status"]["message"], message);
+    assert_eq!(pod["status"]["containerStatuses"], Value::Null);
+    assert!(world.api.events().iter().any(|e| e.starts_with("OutOfcpu: Node didn't have enough")));
+    world.runtime.take_calls();
+    world.stop_kubelet().await;
+    world.start_kubelet();
+    world.api.change(KEY, |pod| pod["metadata"]["generation"] = json!(2));
+    world.api.wait(KEY, "seen", |pod| pod["status"]["observedGeneration"] == 2).await;
+    assert!(world.runtime.take_calls().is_empty());
+    let pod = world.api.get("pods/n/q").unwrap();
+    assert_eq!(pod["status"]["reason"], "OutOfcpu", "a restart of the agent changes nothing");
+    assert_eq!(pod["status"]["containerStatuses"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ephemeral_container_joins_a_running_pod_once() {
+    let world = World::new();
+    world.pod("u1", simple());
+    world.running().await;
+    world.runtime.take_calls();
+    world.api.change(KEY, |pod| {
+        pod["spec"]["ephemeralContainers"] =
+            json!([{"name": "debug", "image": "busybox:1", "targetContainerName": "main"}]);
+    });
+    let debug = |pod: &Value| pod["status"]["ephemeralContainerStatuses"][0].clone();
+    world.api.wait(KEY, "debugged", |pod| debug(pod)["state"]["running"].is_object()).await;
+    assert_eq!(world.runtime.take_calls(), ["create debug/0", "start debug/0"]);
+    let target = world.runtime.config("debug", 0).sandbox.pid_of.unwrap();
+    assert_eq!(target.0, "u1-main/0");
+    world.runtime.exit("debug", 1);
+    let pod = world.api.wait(KEY, "ended", |pod| debug(pod)["state"]["terminated"].is_object()).await;
+    assert_eq!(pod["status"]["phase"], "Running");
+    assert_eq!(condition(&pod, "Ready"), "True", "it counts for nothing");
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.runtime.take_calls().is_empty(), "and does not start again");
+    world.delete(30);
+    world.gone().await;
+    assert!(world.runtime.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_is_told_while_a_pod_stops() {
+    let world = World::new();
+    world.pod(
+        "u1",
+        json!({"containers": [{"name": "main", "image": "x:1",
+            "readinessProbe": {"exec": {"command": ["ready"]}, "periodSeconds": 1, "failureThreshold": 1},
+            "livenessProbe": {"exec": {"command": ["alive"]}, "periodSeconds": 1, "failureThreshold": 1}}]}),
+    );
+    world.running().await;
+    world.runtime.ignore_term("main");
+    world.runtime.exec_code("alive", 1);
+    world.delete(20);
+    world.runtime.exec_code("ready", 1);
+    let begun = tokio::time::Instant::now();
+    world.api.wait(KEY, "not ready", |pod| condition(pod, "Ready") == "False").await;
+    assert!(begun.elapsed().as_secs() < 5, "before the end of its grace");
+    world.gone().await;
+    let calls = world.runtime.take_calls();
+    assert!(!calls.iter().any(|c| c == "start main/1"), "and liveness restarts nothing: {calls:?}");
 }

@@ -9,6 +9,7 @@
     allow(clippy::needless_pass_by_value, reason = "json! values read best passed as they are")
 )]
 
+mod admission;
 mod cgroup;
 mod checkpoint;
 mod config;

@@ -105,7 +105,7 @@ impl Logs {
         let of = |container: &str| (pod.clone(), container.to_owned());
         let Some(status) = status_of(&known.status, container) else {
             let (pod, container) = of(container);
-            return Err(if pod::container(&known.pod, &container).is_some() {
+            return Err(if pod::find(&known.pod, &container).is_some() {
                 let reason = "ContainerCreating".to_owned();
                 LogError::Waiting { pod, container, reason }
             } else {
@@ -124,7 +124,9 @@ impl Logs {
 
 fn status_of<'a>(status: &'a PodStatus, container: &str) -> Option<&'a ContainerStatus> {
     let main = status.container_statuses.iter().flatten();
-    main.chain(status.init_container_statuses.iter().flatten()).find(|s| s.name == container)
+    let init = status.init_container_statuses.iter().flatten();
+    let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+    main.chain(init).chain(ephemeral).find(|s| s.name == container)
 }
 
 /// Attempt and id of the run that is meant, by upstream's rules.

@@ -268,7 +268,8 @@ fn references(pod: &Pod) -> References {
     let mut out = References::default();
     let Some(spec) = &pod.spec else { return out };
     out.secrets.extend(spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()));
-    for container in pod::containers(pod).map(|c| c.container) {
+    let ephemeral = pod::ephemeral(pod);
+    for container in pod::with_ephemeral(pod, &ephemeral).map(|c| c.container) {
         for source in container.env_from.iter().flatten() {
             out.config_maps.extend(source.config_map_ref.as_ref().map(|r| r.name.clone()));
             out.secrets.extend(source.secret_ref.as_ref().map(|r| r.name.clone()));

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
 
 /// `metadata.uid`: what a pod worker, its folder and its cgroup are named after.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -46,6 +46,8 @@ pub enum ContainerKind {
     /// Init container with `restartPolicy: Always`: starts in order, stays, stops last.
     Sidecar,
     Main,
+    /// Added to a running pod for debugging: starts once, at any time, and counts for nothing.
+    Ephemeral,
 }
 
 /// A container of the spec with its part.
@@ -74,7 +76,7 @@ pub fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// Init containers and sidecars in order, then the main ones.
+/// Init containers and sidecars in order, then the main ones; without ephemeral ones.
 pub fn containers(pod: &Pod) -> impl DoubleEndedIterator<Item = ContainerSpec<'_>> {
     let spec = pod.spec.as_ref();
     let init = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
@@ -88,8 +90,66 @@ pub fn containers(pod: &Pod) -> impl DoubleEndedIterator<Item = ContainerSpec<'_
         .chain(main.iter().map(|container| ContainerSpec { kind: ContainerKind::Main, container }))
 }
 
+/// Ephemeral containers in the shape of all others.
+pub fn ephemeral(pod: &Pod) -> Vec<Container> {
+    pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten()).map(as_container).collect()
+}
+
+/// [`containers`], then those of [`ephemeral`].
+pub fn with_ephemeral<'a>(
+    pod: &'a Pod,
+    ephemeral: &'a [Container],
+) -> impl DoubleEndedIterator<Item = ContainerSpec<'a>> {
+    let kind = ContainerKind::Ephemeral;
+    containers(pod).chain(ephemeral.iter().map(move |container| ContainerSpec { kind, container }))
+}
+
 pub fn container<'a>(pod: &'a Pod, name: &str) -> Option<ContainerSpec<'a>> {
     containers(pod).find(|c| c.container.name == name)
+}
+
+/// A container of any kind by its name.
+pub fn find(pod: &Pod, name: &str) -> Option<Container> {
+    let spec = container(pod, name).map(|s| s.container.clone());
+    spec.or_else(|| ephemeral(pod).into_iter().find(|c| c.name == name))
+}
+
+/// The container whose processes an ephemeral container is to see.
+pub fn target_of<'a>(pod: &'a Pod, ephemeral: &str) -> Option<&'a str> {
+    let mut list = pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten());
+    list.find(|c| c.name == ephemeral)?.target_container_name.as_deref().filter(|name| !name.is_empty())
+}
+
+/// Every field by name, so that a new one is not overlooked.
+fn as_container(ephemeral: &EphemeralContainer) -> Container {
+    let e = ephemeral.clone();
+    Container {
+        args: e.args,
+        command: e.command,
+        env: e.env,
+        env_from: e.env_from,
+        image: e.image,
+        image_pull_policy: e.image_pull_policy,
+        lifecycle: e.lifecycle,
+        liveness_probe: e.liveness_probe,
+        name: e.name,
+        ports: e.ports,
+        readiness_probe: e.readiness_probe,
+        resize_policy: e.resize_policy,
+        resources: e.resources,
+        restart_policy: e.restart_policy,
+        restart_policy_rules: e.restart_policy_rules,
+        security_context: e.security_context,
+        startup_probe: e.startup_probe,
+        stdin: e.stdin,
+        stdin_once: e.stdin_once,
+        termination_message_path: e.termination_message_path,
+        termination_message_policy: e.termination_message_policy,
+        tty: e.tty,
+        volume_devices: e.volume_devices,
+        volume_mounts: e.volume_mounts,
+        working_dir: e.working_dir,
+    }
 }
 
 /// A container's own policy (`containers[].restartPolicy`) before the pod's.
@@ -97,6 +157,7 @@ pub fn restart_policy(pod: &Pod, spec: ContainerSpec<'_>) -> RestartPolicy {
     let pods = pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
     let policy = match spec.kind {
         ContainerKind::Sidecar => Some("Always"),
+        ContainerKind::Ephemeral => Some("Never"),
         _ => spec.container.restart_policy.as_deref().or(pods),
     };
     match (policy, spec.kind) {
@@ -123,6 +184,12 @@ pub fn is_deleting(pod: &Pod) -> bool {
 
 pub fn is_host_network(pod: &Pod) -> bool {
     pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false)
+}
+
+/// A kubelet took it up, or it ends: its admission is not asked any more.
+pub fn has_begun(pod: &Pod) -> bool {
+    let started = pod.status.as_ref().is_some_and(|s| s.start_time.is_some());
+    started || is_terminal(pod) || is_deleting(pod)
 }
 
 /// `status.phase` says that the pod will never run again.

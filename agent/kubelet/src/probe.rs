@@ -1,7 +1,9 @@
 //! Probes: one task for each probe of a running container.
 //!
-//! In: running containers. Out: settled results, told only when they change. Checks: `exec`, `http`, `tcp`.
+//! In: running containers. Out: settled results, told only when they change. Checks: `exec`, `http`, `tcp`,
+//! `grpc`.
 
+mod grpc;
 mod http;
 mod schedule;
 
@@ -51,15 +53,15 @@ pub fn wanted(pod: &Pod, observed: &Observed) -> Vec<ProbeKey> {
     for spec in pod::containers(pod) {
         let container = spec.container;
         let Some(seen) = observed.container(&container.name) else { continue };
-        let Some(run) = seen.running().filter(|_| seen.stop.is_none() && seen.starting.is_none()) else {
-            continue;
-        };
+        let Some(run) = seen.running().filter(|_| seen.starting.is_none()) else { continue };
+        // While it stops it may still serve: readiness is told to the end, nothing else could restart it.
+        let stopping = seen.stop.is_some();
         let key = |kind| ProbeKey { container: container.name.clone(), attempt: run.attempt, kind };
         if container.startup_probe.is_some() && seen.probes.startup != Some(true) {
-            out.push(key(ProbeKind::Startup));
+            out.extend((!stopping).then(|| key(ProbeKind::Startup)));
             continue;
         }
-        if container.liveness_probe.is_some() {
+        if container.liveness_probe.is_some() && !stopping {
             out.push(key(ProbeKind::Liveness));
         }
         if container.readiness_probe.is_some() {
@@ -205,6 +207,15 @@ impl<R: ContainerRuntime> Target<R> {
                 return Finding::Unknown("the pod has no address".to_owned());
             };
             return tcp(&host, port, timeout).await;
+        }
+        if let Some(action) = &self.probe.grpc {
+            let Some(port) = u16::try_from(action.port).ok().filter(|port| *port > 0) else {
+                return Finding::Unknown(format!("no port {}", action.port));
+            };
+            let Some(ip) = self.pod_ip else {
+                return Finding::Unknown("the pod has no address".to_owned());
+            };
+            return grpc::check(ip, port, action.service.as_deref().unwrap_or_default(), timeout).await;
         }
         Finding::Unknown("missing probe handler".to_owned())
     }

@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::pod;
+use crate::pod::{self, ContainerKind};
 
 const QUEUE: usize = 1000;
 /// Remembered series.
@@ -71,11 +71,12 @@ impl Recorder {
         reason: &str,
         message: impl Into<String>,
     ) {
-        let init = |name: &str| {
-            pod.spec.iter().flat_map(|s| s.init_containers.iter().flatten()).any(|c| c.name == name)
-        };
         let field_path = container.map(|name| {
-            let list = if init(name) { "initContainers" } else { "containers" };
+            let list = match pod::container(pod, name).map(|spec| spec.kind) {
+                Some(ContainerKind::Main) => "containers",
+                Some(_) => "initContainers",
+                None => "ephemeralContainers",
+            };
             format!("spec.{list}{{{name}}}")
         });
         let object = ObjectReference {

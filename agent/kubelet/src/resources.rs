@@ -103,6 +103,7 @@ fn pod_sum(pod: &Pod, of: impl Fn(&Container) -> Option<i128>, resource: &str) -
                 init_peak = init_peak.max(sidecars);
             }
             ContainerKind::Init => init_peak = init_peak.max(sidecars + amount),
+            ContainerKind::Ephemeral => {}
         }
     }
     let overhead = pod.spec.as_ref().and_then(|s| s.overhead.as_ref());

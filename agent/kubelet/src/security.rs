@@ -32,13 +32,8 @@ pub fn of_container(pod: &Pod, container: &Container) -> Result<Security, String
     groups.dedup();
     let privileged = own.privileged.unwrap_or(false);
     let capabilities = own.capabilities.unwrap_or_default();
-    let mut sysctls = std::collections::BTreeMap::new();
-    for sysctl in pods.sysctls.unwrap_or_default() {
-        if !SAFE_SYSCTLS.contains(&sysctl.name.as_str()) {
-            return Err(format!("forbidden sysctl: {:?} not allowlisted", sysctl.name));
-        }
-        sysctls.insert(sysctl.name, sysctl.value);
-    }
+    check_sysctls(pod)?;
+    let sysctls = pods.sysctls.into_iter().flatten().map(|s| (dotted(&s.name), s.value)).collect();
     Ok(Security {
         run_as_user: own.run_as_user.or(pods.run_as_user),
         run_as_group: own.run_as_group.or(pods.run_as_group),
@@ -53,6 +48,39 @@ pub fn of_container(pod: &Pod, container: &Container) -> Result<Security, String
         unmasked_proc: own.proc_mount.as_deref() == Some("Unmasked"),
         sysctls,
     })
+}
+
+/// Sysctls of a pod must be safe, and belong to a namespace that is the pod's own.
+pub fn check_sysctls(pod: &Pod) -> Result<(), String> {
+    let Some(spec) = &pod.spec else { return Ok(()) };
+    let host_network = spec.host_network.unwrap_or(false);
+    let host_ipc = spec.host_ipc.unwrap_or(false);
+    for sysctl in spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten()) {
+        let name = dotted(&sysctl.name);
+        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+            return Err(format!("forbidden sysctl: {name:?} not allowlisted"));
+        }
+        if host_network && name.starts_with("net.") {
+            return Err(format!("forbidden sysctl: {name:?} not allowed with host net enabled"));
+        }
+        if host_ipc && name.starts_with("kernel.shm") {
+            return Err(format!("forbidden sysctl: {name:?} not allowed with host ipc enabled"));
+        }
+    }
+    Ok(())
+}
+
+/// `net/ipv4/x` may be written for `net.ipv4.x`; then a dot is part of a name.
+fn dotted(name: &str) -> String {
+    let swap = |c| match c {
+        '/' => '.',
+        '.' => '/',
+        other => other,
+    };
+    match name.find(['.', '/']) {
+        Some(at) if name.as_bytes()[at] == b'/' => name.chars().map(swap).collect(),
+        _ => name.to_owned(),
+    }
 }
 
 fn seccomp(profile: Option<&SeccompProfile>, privileged: bool) -> Result<Seccomp, String> {
@@ -135,6 +163,13 @@ mod tests {
     #[test]
     fn unsafe_sysctls_are_refused() {
         assert!(of(json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}), json!({})).is_err());
+        let slashes = json!({"sysctls": [{"name": "net/ipv4/tcp_syncookies", "value": "1"}]});
+        let security = of(slashes, json!({})).unwrap();
+        assert_eq!(security.sysctls.keys().collect::<Vec<_>>(), ["net.ipv4.tcp_syncookies"]);
+        let mut host =
+            pod(json!({"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}), json!({}));
+        host.spec.as_mut().unwrap().host_network = Some(true);
+        assert!(check_sysctls(&host).is_err());
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use crate::machine::observed::{Observed, Stage};
 use crate::machine::{TerminationReason, backoff::BackoffPolicy};
 use crate::qos;
+use crate::status::containers::ContainerStatuses;
 
 /// The time on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +55,21 @@ pub fn generate(
     if ended.is_some() {
         containers.end_all(now);
     }
+    let terminal = matches!(previous.phase.as_deref(), Some("Succeeded" | "Failed"));
+    if observed.rejection.is_some() || (terminal && previous.container_statuses.is_none()) {
+        // Not admitted, now or before a restart of the agent: there never was a container.
+        containers = ContainerStatuses::default();
+    }
     let phase = match previous.phase.as_deref() {
         Some(terminal @ ("Succeeded" | "Failed")) => terminal.to_owned(),
-        _ if deadline_exceeded(observed) => "Failed".to_owned(),
+        _ if deadline_exceeded(observed) || observed.rejection.is_some() => "Failed".to_owned(),
         _ => phase::phase(pod, &containers, ended.is_some()).to_owned(),
     };
     let host_ips: Vec<String> = context.node_addresses.iter().map(ToString::to_string).collect();
     let pod_ips = pod_ips(observed, previous);
-    let (reason, message) = if deadline_exceeded(observed) {
+    let (reason, message) = if let Some(rejection) = &observed.rejection {
+        (Some(rejection.reason.clone()), Some(format!("Pod was rejected: {}", rejection.message)))
+    } else if deadline_exceeded(observed) {
         let message = "Pod was active on the node longer than the specified deadline";
         (Some("DeadlineExceeded".to_owned()), Some(message.to_owned()))
     } else {
@@ -80,7 +88,7 @@ pub fn generate(
         observed_generation: pod.metadata.generation,
         init_container_statuses: containers.init.take(),
         container_statuses: containers.main.take(),
-        ephemeral_container_statuses: previous.ephemeral_container_statuses.clone(),
+        ephemeral_container_statuses: containers.ephemeral.take(),
         ..previous.clone()
     };
     status.conditions = Some(conditions::generate(pod, observed, &status, previous, now));
@@ -121,7 +129,6 @@ pub(crate) fn take_foreign(previous: &mut PodStatus, api: Option<&PodStatus>) {
     }
     previous.resource_claim_statuses.clone_from(&api.resource_claim_statuses);
     previous.nominated_node_name.clone_from(&api.nominated_node_name);
-    previous.ephemeral_container_statuses.clone_from(&api.ephemeral_container_statuses);
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use xebec_runtime::types::{Container, ContainerId, ContainerRuntime, RuntimeEvent};
 
+use crate::admission::{self, Allocatable, Rejection};
 use crate::gc;
 use crate::node::Node;
 use crate::pod::{self, PodUid};
@@ -35,7 +36,7 @@ enum SyncEvent {
     Pods(Box<watcher::Event<Pod>>),
     Runtime(RuntimeEvent),
     /// A container's state, read after an event named it.
-    Read(Option<Container>),
+    Read(Option<Box<Container>>),
     WorkerEnded(PodUid, Ended),
     Resync,
 }
@@ -44,6 +45,8 @@ struct WorkerSlot {
     mailbox: Arc<Mailbox>,
     pod: Arc<Pod>,
     gone: bool,
+    /// It takes its share of the node.
+    admitted: bool,
     /// The same uid came back while its last worker still cleans up.
     again: Option<Arc<Pod>>,
 }
@@ -57,6 +60,8 @@ pub(crate) struct SyncLoop<R: ContainerRuntime, N: PodNetworking> {
     read_slots: Arc<Semaphore>,
     /// Uids of a list that is being received.
     listed: HashSet<PodUid>,
+    /// Pods of that list that never began: they are admitted after those that did.
+    fresh: Vec<Arc<Pod>>,
     complete: bool,
     cleaning: Option<tokio::task::JoinHandle<()>>,
     burstable: i128,
@@ -71,6 +76,7 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
             reads: JoinSet::new(),
             read_slots: Arc::new(Semaphore::new(PARALLEL_READS)),
             listed: HashSet::new(),
+            fresh: Vec::new(),
             complete: false,
             cleaning: None,
             burstable: -1,
@@ -100,7 +106,7 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
                     }
                 },
                 Some(event) = runtime.recv() => SyncEvent::Runtime(event),
-                Some(read) = self.reads.join_next() => SyncEvent::Read(read.ok().flatten()),
+                Some(read) = self.reads.join_next() => SyncEvent::Read(read.ok().flatten().map(Box::new)),
                 event = pods.next() => match event {
                     Some(Ok(event)) => SyncEvent::Pods(Box::new(event)),
                     Some(Err(error)) => {
@@ -128,7 +134,7 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
                 let Some(container) = container else { return };
                 let uid = PodUid(container.key.pod_uid.clone());
                 if let Some(slot) = self.workers.get(&uid) {
-                    slot.mailbox.container(container);
+                    slot.mailbox.container(*container);
                 }
             }
             SyncEvent::WorkerEnded(uid, ended) => self.ended(&uid, &ended),
@@ -143,12 +149,24 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
 
     fn pods(&mut self, event: watcher::Event<Pod>) {
         match event {
-            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::Init => {
+                self.listed.clear();
+                self.fresh.clear();
+            }
             watcher::Event::InitApply(pod) => {
-                self.listed.insert(pod::uid(&pod));
-                self.upsert(Arc::new(pod));
+                let (uid, pod) = (pod::uid(&pod), Arc::new(pod));
+                if self.workers.contains_key(&uid) || pod::has_begun(&pod) {
+                    self.upsert(pod);
+                } else {
+                    self.fresh.push(pod);
+                }
+                self.listed.insert(uid);
             }
             watcher::Event::InitDone => {
+                self.fresh.sort_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|t| t.0));
+                for pod in std::mem::take(&mut self.fresh) {
+                    self.upsert(pod);
+                }
                 let listed = std::mem::take(&mut self.listed);
                 for (uid, slot) in &mut self.workers {
                     if !listed.contains(uid) {
@@ -191,15 +209,33 @@ impl<R: ContainerRuntime, N: PodNetworking> SyncLoop<R, N> {
         let uid = pod::uid(&pod);
         self.node.known.set_pod(&pod);
         let mailbox = Arc::new(Mailbox::default());
-        let slot =
-            WorkerSlot { mailbox: Arc::clone(&mailbox), pod: Arc::clone(&pod), gone: false, again: None };
+        let rejection = self.reject(&pod);
+        let slot = WorkerSlot {
+            mailbox: Arc::clone(&mailbox),
+            pod: Arc::clone(&pod),
+            gone: false,
+            admitted: rejection.is_none(),
+            again: None,
+        };
         self.workers.insert(uid.clone(), slot);
         let node = Arc::clone(&self.node);
         self.tasks.spawn(async move {
             tokio::time::sleep(after).await;
-            let worker = Box::new(Worker::adopt(node, pod, mailbox).await);
+            let worker = Box::new(Worker::adopt(node, pod, mailbox, rejection).await);
             (uid, Box::pin(worker.run()).await)
         });
+    }
+
+    /// Asked only of pods that never began: what runs is not judged again.
+    fn reject(&self, pod: &Pod) -> Option<Rejection> {
+        if pod::has_begun(pod) {
+            return None;
+        }
+        let slots = self.workers.values().filter(|slot| slot.admitted && !pod::is_terminal(&slot.pod));
+        let admitted: Vec<&Pod> = slots.map(|slot| &*slot.pod).collect();
+        let config = &self.node.config;
+        let node = Allocatable { capacity: config.capacity, max_pods: config.max_pods };
+        admission::check(pod, &admitted, node).err()
     }
 
     fn ended(&mut self, uid: &PodUid, ended: &Ended) {

@@ -24,12 +24,13 @@ use tokio_util::task::AbortOnDropHandle;
 use xebec_network::types::PodRequest;
 use xebec_runtime::types::ContainerRuntime;
 
+use crate::admission::Rejection;
 use crate::checkpoint::Checkpoint;
 use crate::hosts;
 use crate::machine::observed::{Observed, ProbeKind};
 use crate::machine::outcome::{Outcome, Trouble};
 use crate::machine::stop::DRAIN_LIMIT;
-use crate::machine::{Action, StopReason, plan};
+use crate::machine::{Action, Stage, StopReason, TerminationReason, plan};
 use crate::node::Node;
 use crate::objects::PodObjects;
 use crate::pod::{self, PodRef};
@@ -78,8 +79,18 @@ pub(crate) struct Worker<R: ContainerRuntime, N: PodNetworking> {
 
 impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
     /// Takes over whatever exists of the pod already.
-    pub(crate) async fn adopt(node: Arc<Node<R, N>>, pod: Arc<Pod>, mailbox: Arc<Mailbox>) -> Self {
-        let observed = adopt::observe(&node, &pod).await;
+    pub(crate) async fn adopt(
+        node: Arc<Node<R, N>>,
+        pod: Arc<Pod>,
+        mailbox: Arc<Mailbox>,
+        rejection: Option<Rejection>,
+    ) -> Self {
+        let mut observed = adopt::observe(&node, &pod).await;
+        if let Some(rejection) = rejection {
+            node.recorder.pod(&pod, None, EventType::Warning, &rejection.reason, rejection.message.clone());
+            observed.stage = Stage::Terminating(TerminationReason::Rejected);
+            observed.rejection = Some(rejection);
+        }
         let (sender, reports) = mpsc::channel(16);
         let objects = node.objects.subscribe(&pod);
         let objects_changed = Box::pin(objects.changed());
@@ -245,7 +256,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
     /// Volumes are brought up to date by one task at a time, while the pod lives.
     fn start_refresh(&mut self) {
         let due = self.refresh_again || self.refresh_at.is_some_and(|at| at <= Instant::now());
-        let lives = self.observed.stage == crate::machine::Stage::Syncing;
+        let lives = self.observed.stage == Stage::Syncing;
         if !due || !lives || self.refresh.is_some() || self.observed.volumes.done().is_none() {
             return;
         }
@@ -282,7 +293,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
     }
 
     fn ensure_image(&mut self, container: String) {
-        let Some(spec) = pod::container(&self.pod, &container).map(|s| s.container.clone()) else { return };
+        let Some(spec) = pod::find(&self.pod, &container) else { return };
         let (node, pod, objects) = (Arc::clone(&self.node), Arc::clone(&self.pod), self.objects.clone());
         let name = container.clone();
         let pull = self.tasks.spawn(async move {
@@ -380,7 +391,11 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
 
     /// An event when a container begins to wait for its backoff.
     fn tell_backoff(&mut self, status: &PodStatus) {
-        let lists = [&status.init_container_statuses, &status.container_statuses];
+        let lists = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
         for container in lists.into_iter().flatten().flatten() {
             let waiting = container.state.as_ref().and_then(|s| s.waiting.as_ref());
             let reason = waiting.and_then(|w| w.reason.as_deref()).unwrap_or_default();
@@ -395,9 +410,8 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
                     PodRef::of(&self.pod)
                 ),
                 "ImagePullBackOff" => {
-                    let image = pod::container(&self.pod, &container.name)
-                        .and_then(|s| s.container.image.clone())
-                        .unwrap_or_default();
+                    let spec = pod::find(&self.pod, &container.name);
+                    let image = spec.and_then(|c| c.image).unwrap_or_default();
                     format!("Back-off pulling image \"{image}\"")
                 }
                 _ => continue,

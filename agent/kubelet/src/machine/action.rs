@@ -17,6 +17,8 @@ pub enum TerminationReason {
     Completed,
     /// `activeDeadlineSeconds` passed.
     DeadlineExceeded,
+    /// The node did not admit it: nothing of it was ever made.
+    Rejected,
 }
 
 /// Why a container is stopped.

@@ -13,11 +13,13 @@ use xebec_runtime::types::{ContainerId, Image};
 
 use super::action::{StopReason, TerminationReason};
 use super::backoff::{Backoff, BackoffPolicy};
+use crate::admission::Rejection;
 
 /// Where a pod is in its life.
 ///
 /// ```text
 /// Syncing ── deleted | gone | completed | deadline ──▶ Terminating ── nothing runs ──▶ Terminated
+/// (not admitted) ─────────────────────────────────────────▲
 ///                                                                   release, last status, DELETE ──▶ (worker ends)
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -235,6 +237,8 @@ pub struct Observed {
     pub active_since: Instant,
     /// The object is no longer in the API.
     pub gone: bool,
+    /// Why the node did not admit it.
+    pub rejection: Option<Rejection>,
     /// When the stage `Terminating` began.
     pub ending_since: Option<Instant>,
     /// No Service sends new connections here any more, or the wait for that was long enough.
@@ -257,6 +261,7 @@ impl Observed {
             start_time,
             active_since,
             gone: false,
+            rejection: None,
             ending_since: None,
             drain: Work::Todo,
             release: Work::Todo,

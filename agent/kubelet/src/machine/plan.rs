@@ -3,8 +3,9 @@
 //! Pure. Order of life: volumes ∥ network ∥ image of what starts next → init containers one by one, sidecars among
 //! them → main containers in the order of the spec, each when the one before it was started → restarts with backoff.
 
-use k8s_openapi::api::core::v1::Pod;
 use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::time::Instant;
 
 use super::action::{Action, StopReason, TerminationReason};
@@ -92,13 +93,14 @@ fn plan_syncing(pod: &Pod, observed: &Observed, now: Instant) -> Vec<Action> {
     actions.extend(attempt(&observed.volumes, Action::MountVolumes, now));
     actions.extend(attempt(&observed.network, Action::AttachNetwork, now));
     let none = ContainerObserved::default();
-    for spec in pod::containers(pod) {
+    let ephemeral = pod::ephemeral(pod);
+    for spec in pod::with_ephemeral(pod, &ephemeral) {
         let seen = observed.container(&spec.container.name).unwrap_or(&none);
         actions.extend(old_runs(spec, seen));
         actions.extend(stop_if_unwell(pod, spec, seen));
         actions.extend(stop::plan_stop(spec, seen, now, true));
     }
-    plan_starts(pod, observed, now, &mut actions);
+    plan_starts(pod, &ephemeral, observed, now, &mut actions);
     actions
 }
 
@@ -151,13 +153,13 @@ fn stop_if_unwell(pod: &Pod, spec: ContainerSpec<'_>, seen: &ContainerObserved) 
 }
 
 /// Containers that may start now, in order.
-fn startable<'a>(pod: &'a Pod, observed: &Observed) -> Vec<ContainerSpec<'a>> {
+fn startable<'a>(pod: &'a Pod, ephemeral: &'a [Container], observed: &Observed) -> Vec<ContainerSpec<'a>> {
     let none = ContainerObserved::default();
     let seen = |spec: &ContainerSpec<'_>| observed.container(&spec.container.name).unwrap_or(&none);
     let began = mains_began(pod, observed);
     let mut initialising = false;
     let mut out = Vec::new();
-    for spec in pod::containers(pod) {
+    for spec in pod::with_ephemeral(pod, ephemeral) {
         let container = seen(&spec);
         match spec.kind {
             ContainerKind::Init if began || initialising => {}
@@ -174,7 +176,8 @@ fn startable<'a>(pod: &'a Pod, observed: &Observed) -> Vec<ContainerSpec<'a>> {
                 initialising |= !began && !is_started(spec, container);
             }
             ContainerKind::Main if initialising => {}
-            ContainerKind::Main => out.push(spec),
+            ContainerKind::Ephemeral if container.known_restarts > 0 && container.runs.is_empty() => {}
+            ContainerKind::Main | ContainerKind::Ephemeral => out.push(spec),
         }
     }
     out.retain(|spec| {
@@ -185,14 +188,36 @@ fn startable<'a>(pod: &'a Pod, observed: &Observed) -> Vec<ContainerSpec<'a>> {
     out
 }
 
-fn plan_starts(pod: &Pod, observed: &Observed, now: Instant, actions: &mut Vec<Action>) {
+fn plan_starts(
+    pod: &Pod,
+    ephemeral: &[Container],
+    observed: &Observed,
+    now: Instant,
+    actions: &mut Vec<Action>,
+) {
     if observed.containers.values().any(|c| c.starting.is_some()) {
         // One at a time: a postStart hook of the first holds the second back.
         return;
     }
+    let (debug, ordered): (Vec<_>, Vec<_>) = startable(pod, ephemeral, observed)
+        .into_iter()
+        .partition(|spec| spec.kind == ContainerKind::Ephemeral);
+    // Whoever debugs a pod does not wait for its init containers.
+    if !start_first(&ordered, observed, now, actions) {
+        start_first(&debug, observed, now, actions);
+    }
+}
+
+/// Starts the first of `list` that can; true when one does. What it waits for is begun.
+fn start_first(
+    list: &[ContainerSpec<'_>],
+    observed: &Observed,
+    now: Instant,
+    actions: &mut Vec<Action>,
+) -> bool {
     let placed = observed.volumes.done().is_some() && observed.network.done().is_some();
     let none = ContainerObserved::default();
-    for spec in startable(pod, observed) {
+    for spec in list {
         let seen = observed.container(&spec.container.name).unwrap_or(&none);
         let container = spec.container.name.clone();
         if let Some(until) = not_before(seen).filter(|until| *until > now) {
@@ -203,19 +228,20 @@ fn plan_starts(pod: &Pod, observed: &Observed, now: Instant, actions: &mut Vec<A
         match &seen.image {
             Work::Done(_) if placed => {
                 actions.push(Action::Start { container, attempt: seen.next_attempt() });
-                return;
+                return true;
             }
             // Its turn has come but it cannot start yet: the ones after it wait, so that order holds.
-            Work::Done(_) | Work::Doing => return,
+            Work::Done(_) | Work::Doing => return false,
             image @ (Work::Todo | Work::Failed(_)) => {
                 actions.extend(attempt(image, Action::EnsureImage { container }, now));
                 actions.extend(reason_turns(seen, now));
                 if matches!(image, Work::Todo) {
-                    return;
+                    return false;
                 }
             }
         }
     }
+    false
 }
 
 /// A failed start or an exit keeps the container back until then.

@@ -567,3 +567,22 @@ fn failed_releases_are_tried_again_and_block_the_deletion() {
     play.settle();
     assert_eq!(play.take_log(), ["release", "delete"]);
 }
+
+#[test]
+fn an_ephemeral_container_waits_for_no_init_container_and_never_starts_twice() {
+    let mut play = Play::new(make_pod(json!({
+        "initContainers": [{"name": "init"}], "containers": [{"name": "main"}],
+        "ephemeralContainers": [{"name": "debug"}]})));
+    play.settle();
+    assert_eq!(
+        play.take_log(),
+        ["volumes", "network", "image init", "image debug", "start init/0", "start debug/0"]
+    );
+    play.exit("debug", 3);
+    play.pass(600);
+    play.settle();
+    assert!(play.take_log().is_empty());
+    play.delete(30);
+    play.settle();
+    assert_eq!(play.take_log(), ["terminate Deleted", "stop init PodEnds 30s", "drain", "term init"]);
+}

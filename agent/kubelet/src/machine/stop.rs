@@ -61,7 +61,8 @@ pub(super) fn plan_terminating(pod: &Pod, observed: &Observed, now: Instant) -> 
         true
     };
     let mut others_run = false;
-    for spec in pod::containers(pod).filter(|c| c.kind != ContainerKind::Sidecar) {
+    let ephemeral = pod::ephemeral(pod);
+    for spec in pod::with_ephemeral(pod, &ephemeral).filter(|c| c.kind != ContainerKind::Sidecar) {
         others_run |= stop(spec, &mut actions);
     }
     for spec in pod::containers(pod).rev().filter(|c| c.kind == ContainerKind::Sidecar) {
@@ -97,7 +98,9 @@ fn stronger(reason: &TerminationReason, pod: &Pod, observed: &Observed) -> Optio
         _ if observed.gone => Some(TerminationReason::Gone),
         TerminationReason::Deleted => None,
         _ if pod::is_deleting(pod) => Some(TerminationReason::Deleted),
-        TerminationReason::Completed | TerminationReason::DeadlineExceeded => None,
+        TerminationReason::Completed | TerminationReason::DeadlineExceeded | TerminationReason::Rejected => {
+            None
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `containerStatuses` and `initContainerStatuses`.
+//! `containerStatuses`, `initContainerStatuses` and `ephemeralContainerStatuses`.
 //!
 //! Pure. In: what is observed of each container. Out: its state, last state, readiness and restart count.
 
@@ -17,6 +17,7 @@ use crate::pod::{self, ContainerKind, ContainerSpec, PodRef};
 pub(super) struct ContainerStatuses {
     pub(super) init: Option<Vec<ContainerStatus>>,
     pub(super) main: Option<Vec<ContainerStatus>>,
+    pub(super) ephemeral: Option<Vec<ContainerStatus>>,
 }
 
 impl ContainerStatuses {
@@ -26,9 +27,10 @@ impl ContainerStatuses {
 
     /// Nothing runs any more: what has not said how it ended is written off.
     pub(super) fn end_all(&mut self, now: Now) {
-        // Init containers whose turn never came keep waiting.
-        let lists = self.main.iter_mut().flatten().map(|s| (s, true));
-        for (status, main) in lists.chain(self.init.iter_mut().flatten().map(|s| (s, false))) {
+        // Others than main ones whose turn never came keep waiting.
+        let main = self.main.iter_mut().flatten().map(|s| (s, true));
+        let others = self.init.iter_mut().chain(self.ephemeral.iter_mut()).flatten().map(|s| (s, false));
+        for (status, main) in main.chain(others) {
             let state = status.state.take().unwrap_or_default();
             let never_ran = state.waiting.is_some() && status.container_id.is_none();
             status.state = Some(if state.terminated.is_some() || (never_ran && !main) {
@@ -62,13 +64,17 @@ pub(super) fn generate(
     now: Now,
 ) -> ContainerStatuses {
     let has_init = pod::containers(pod).any(|c| c.kind != ContainerKind::Main);
+    let ephemeral = pod::ephemeral(pod);
     let default_reason = if has_init { "PodInitializing" } else { "ContainerCreating" };
     let none = ContainerObserved::default();
     let mut statuses = ContainerStatuses::default();
-    for spec in pod::containers(pod) {
+    for spec in pod::with_ephemeral(pod, &ephemeral) {
         let (list, before) = match spec.kind {
             ContainerKind::Main => (&mut statuses.main, &previous.container_statuses),
-            _ => (&mut statuses.init, &previous.init_container_statuses),
+            ContainerKind::Ephemeral => (&mut statuses.ephemeral, &previous.ephemeral_container_statuses),
+            ContainerKind::Init | ContainerKind::Sidecar => {
+                (&mut statuses.init, &previous.init_container_statuses)
+            }
         };
         let before = before.iter().flatten().find(|s| s.name == spec.container.name);
         let seen = observed.container(&spec.container.name).unwrap_or(&none);
@@ -84,7 +90,8 @@ pub(super) fn generate(
 
 fn is_history(before: &ContainerStatus, observed: &Observed, kind: ContainerKind) -> bool {
     let terminated = before.state.as_ref().is_some_and(|s| s.terminated.is_some());
-    terminated && (kind == ContainerKind::Init || observed.stage != Stage::Syncing)
+    let once = matches!(kind, ContainerKind::Init | ContainerKind::Ephemeral);
+    terminated && (once || observed.stage != Stage::Syncing)
 }
 
 fn one(
@@ -119,6 +126,7 @@ fn one(
     });
     let ready = match spec.kind {
         ContainerKind::Init => seen.exit().is_some_and(|exit| exit.code == 0),
+        ContainerKind::Ephemeral => false,
         _ => started && (container.readiness_probe.is_none() || seen.probes.readiness == Some(true)),
     };
     let state = state.unwrap_or_else(|| waiting_state(default_reason.to_owned(), None));
@@ -132,8 +140,8 @@ fn one(
         container_id: run.map(container_id).filter(|id| !id.is_empty()),
         ready,
         started: Some(match spec.kind {
-            ContainerKind::Init => false,
-            _ => started,
+            ContainerKind::Init | ContainerKind::Ephemeral => false,
+            ContainerKind::Sidecar | ContainerKind::Main => started,
         }),
         restart_count: i32::try_from(seen.restart_count()).unwrap_or(i32::MAX),
         resources: container.resources.clone().filter(|_| state.running.is_some()),

@@ -40,6 +40,7 @@ pub(super) fn phase(pod: &Pod, statuses: &ContainerStatuses, ended: bool) -> &'s
                     init_pending += 1;
                 }
             }
+            ContainerKind::Ephemeral => {}
             ContainerKind::Main => {
                 count.add(status);
                 match pod::restart_policy(pod, spec) {

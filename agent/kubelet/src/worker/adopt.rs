@@ -57,7 +57,8 @@ fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.as_ref();
     let init = status.and_then(|s| s.init_container_statuses.as_deref()).unwrap_or_default();
     let main = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
-    init.iter().chain(main)
+    let ephemeral = status.and_then(|s| s.ephemeral_container_statuses.as_deref()).unwrap_or_default();
+    init.iter().chain(main).chain(ephemeral)
 }
 
 /// The count to go on with when nothing but the API remembers a container.
@@ -145,10 +146,10 @@ fn message<R: ContainerRuntime, N: PodNetworking>(
     attempt: u32,
     code: i32,
 ) -> String {
-    let Some(spec) = pod::container(pod, container) else { return String::new() };
+    let Some(spec) = pod::find(pod, container) else { return String::new() };
     let file = node.volumes.dirs().container(&pod::uid(pod), container).join(attempt.to_string());
     let log = log_path(&node.config, pod, container, attempt);
-    termination_message::read(spec.container, code, &file, &log)
+    termination_message::read(&spec, code, &file, &log)
 }
 
 /// Runs that are thought to live and that the runtime does not know have ended unseen.
@@ -185,7 +186,13 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
         if let Some(pod) = mail.pod {
             let meta = |p: &Pod| (p.metadata.labels.clone(), p.metadata.annotations.clone());
             self.refresh_again |= meta(&pod) != meta(&self.pod);
+            let debug = |p: &Pod| p.spec.as_ref().and_then(|s| s.ephemeral_containers.clone());
+            let refers_anew = debug(&pod) != debug(&self.pod);
             self.pod = pod;
+            if refers_anew {
+                self.objects = self.node.objects.subscribe(&self.pod);
+                self.objects_changed = Box::pin(self.objects.changed());
+            }
             self.node.status.observe(&self.pod);
         }
         self.observed.gone |= mail.gone;

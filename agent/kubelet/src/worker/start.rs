@@ -33,14 +33,18 @@ struct Start<R: ContainerRuntime, N: PodNetworking> {
     attempt: u32,
     image: Image,
     network: PodNetwork,
+    /// Whose processes an ephemeral container is to see; `Some(None)`: that one does not run.
+    target: Option<Option<ContainerId>>,
 }
 
 impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
     pub(super) fn start(&mut self, container: String, attempt: u32) {
-        let spec = pod::container(&self.pod, &container).map(|s| s.container.clone());
+        let spec = pod::find(&self.pod, &container);
         let image = self.observed.container(&container).and_then(|c| c.image.done().cloned());
         let network = self.observed.network.done().cloned();
         let (Some(spec), Some(image), Some(network)) = (spec, image, network) else { return };
+        let target = pod::target_of(&self.pod, &container)
+            .map(|target| self.observed.container(target).and_then(|c| Some(c.running()?.id.clone())));
         let start = Start {
             node: Arc::clone(&self.node),
             pod: Arc::clone(&self.pod),
@@ -49,6 +53,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
             attempt,
             image,
             network,
+            target,
         };
         self.tasks.spawn(async move {
             let result = start.run().await;
@@ -115,6 +120,10 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
         if spec.and_then(|s| s.host_users) == Some(false) {
             return Err(config_error("hostUsers: false is not supported by this node"));
         }
+        if self.target == Some(None) {
+            let name = pod::target_of(&self.pod, &self.container.name).unwrap_or_default();
+            return Err(config_error(format!("unable to find target container {name}")));
+        }
         if !self.node.services.ready_within_limit().await {
             return Err(config_error(
                 "services have not yet been read at least once, cannot construct envvars",
@@ -158,6 +167,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
             cgroup_parent: self.node.cgroups.pod_path(&self.pod),
             oom_floor: self.node.oom_floor,
             host_name,
+            pid_of: self.target.clone().flatten(),
         };
         let dirs = self.node.volumes.dirs();
         container_config::build(&self.node.config, dirs, &self.pod, &self.container, self.attempt, parts)
