@@ -3,14 +3,15 @@
 //! In: a [`Service`], its slices, this node. Out: [`Desired`]: frontends grouped by the run of backends they share, and
 //! the backends whose flows may go on. Pure; one service at a time, so that one change costs one service.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use xebec_datapath::lb::{Backend, Frontend, FrontendKind, Protocol, Scope};
 
 use crate::endpoints::{Endpoint, Slice};
+use crate::observe::{HealthCheck, NoLocalEndpoints};
 use crate::service::{Port, PortName, Service};
 use crate::topology::{self, Pools};
 use crate::types::NodeView;
@@ -28,8 +29,9 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Desired {
     pub(crate) created: i64,
     pub(crate) ports: Vec<DesiredPort>,
-    /// Ports with endpoints elsewhere but none here, by an internal and an external Local policy.
-    pub(crate) no_local_endpoints: [usize; 2],
+    /// Ports with endpoints elsewhere but none here, for IPv4 and IPv6.
+    pub(crate) no_local_endpoints: [NoLocalEndpoints; 2],
+    pub(crate) health_check: Option<HealthCheck>,
 }
 
 /// Tables of one service port.
@@ -76,15 +78,31 @@ pub(crate) fn desired(context: Context<'_>, service: &Service, slices: &[&Slice]
             pools: Vec::new(),
             alive: Vec::new(),
         };
-        for ipv4 in [true, false] {
+        for (ipv4, no_local) in [true, false].into_iter().zip(&mut result.no_local_endpoints) {
             let endpoints = endpoints_of(&port.name, ipv4, slices);
-            family(context, service, port, ipv4, &endpoints, &mut desired, &mut result.no_local_endpoints);
+            family(context, service, port, ipv4, &endpoints, &mut desired, no_local);
         }
         desired.alive.sort_unstable();
         desired.alive.dedup();
         result.ports.push(desired);
     }
+    result.health_check = health_check(service, slices);
     result
+}
+
+/// What load balancers are told: the addresses of this node's ready endpoints, whatever their ports.
+fn health_check(service: &Service, slices: &[&Slice]) -> Option<HealthCheck> {
+    let port = service.health_check_port?;
+    let count = |ipv4: bool| {
+        service.cluster_ips.iter().any(|ip| ip.is_ipv4() == ipv4).then(|| {
+            let named =
+                |slice: &&&Slice| service.ports.iter().any(|p| slice.ports.iter().any(|(n, _)| *n == p.name));
+            let endpoints = slices.iter().filter(named).flat_map(|slice| &slice.endpoints);
+            let here = endpoints.filter(|e| e.local && e.ready && e.address.is_ipv4() == ipv4);
+            here.map(|e| e.address).collect::<BTreeSet<_>>().len()
+        })
+    };
+    Some(HealthCheck { port, ready: [count(true), count(false)] })
 }
 
 /// Endpoints of one port and family over all slices, one per address and port.
@@ -119,7 +137,7 @@ fn family(
     ipv4: bool,
     endpoints: &[(u16, Endpoint)],
     desired: &mut DesiredPort,
-    no_local: &mut [usize; 2],
+    no_local: &mut NoLocalEndpoints,
 ) {
     let frontends = frontends(context, service, port, ipv4);
     if frontends.is_empty() {
@@ -162,15 +180,15 @@ fn count_no_local(
     service: &Service,
     pools: &Pools,
     frontends: &[(Policy, DesiredFrontend)],
-    no_local: &mut [usize; 2],
+    no_local: &mut NoLocalEndpoints,
 ) {
     if !pools.any || !pools.local.is_empty() {
         return;
     }
-    no_local[0] += usize::from(service.internal_local);
+    no_local.internal += usize::from(service.internal_local);
     let external =
         frontends.iter().any(|(policy, f)| *policy == Policy::Local && f.frontend.scope == Scope::External);
-    no_local[1] += usize::from(external);
+    no_local.external += usize::from(external);
 }
 
 /// Every address and port that a service port answers at, in one family.

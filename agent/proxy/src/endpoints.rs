@@ -6,16 +6,12 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::discovery::v1 as discovery;
 use tracing::warn;
+use xebec_api::wellknown::annotations::ENDPOINTS_LAST_CHANGE;
+use xebec_api::wellknown::labels::{HEADLESS, SERVICE_NAME, SERVICE_PROXY_NAME};
 use xebec_datapath::lb::{Backend, Protocol};
 
-use crate::service::{self, HEADLESS_LABEL, PROXY_NAME_LABEL, PortName};
+use crate::service::{self, PortName};
 use crate::types::ServiceKey;
-
-/// Names the service that a slice belongs to.
-const SERVICE_LABEL: &str = "kubernetes.io/service-name";
-
-/// When the change that led to this slice was made.
-const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 
 /// What of a slice decides about tables. Two equal ones have equal tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,16 +43,16 @@ pub(crate) struct Hints {
 /// The service of a slice.
 pub(crate) fn owner(object: &discovery::EndpointSlice) -> Option<ServiceKey> {
     let labels = object.metadata.labels.as_ref()?;
-    if labels.contains_key(PROXY_NAME_LABEL) || labels.contains_key(HEADLESS_LABEL) {
+    if labels.contains_key(SERVICE_PROXY_NAME) || labels.contains_key(HEADLESS) {
         return None;
     }
-    let name = labels.get(SERVICE_LABEL).filter(|name| !name.is_empty())?;
+    let name = labels.get(SERVICE_NAME).filter(|name| !name.is_empty())?;
     Some(ServiceKey::new(object.metadata.namespace.as_deref()?, name))
 }
 
 /// When the slice's change was triggered, as its annotation says.
 pub(crate) fn trigger_time(object: &discovery::EndpointSlice) -> Option<jiff::Timestamp> {
-    object.metadata.annotations.as_ref()?.get(TRIGGER_TIME)?.parse().ok()
+    object.metadata.annotations.as_ref()?.get(ENDPOINTS_LAST_CHANGE)?.parse().ok()
 }
 
 /// Reads a slice; `None` where it holds no IP addresses.

@@ -2,6 +2,9 @@
 //!
 //! In: errors of the sink, limits. Out: one enum.
 
+use std::io;
+use std::net::SocketAddr;
+
 use crate::sink::SinkError;
 
 /// Shorthand for this crate's results.
@@ -30,6 +33,14 @@ pub enum Error {
     /// No id is left for another service port.
     #[error("all {0} service ids are in use")]
     ServicesExhausted(u32),
+    /// An address of the proxy's own servers.
+    #[error("cannot listen at {address}: {source}: is another proxy running?")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// A task of the proxy died.
     #[error("a task of the proxy ended early: {0}")]
     Task(String),

@@ -16,9 +16,15 @@ mod backends;
 mod desired;
 mod endpoints;
 mod error;
+mod health;
+mod healthcheck;
+mod http;
 mod ids;
+mod metrics;
 #[cfg(test)]
 mod model;
+mod observe;
+mod operations;
 mod plan;
 mod proxier;
 mod retry;
@@ -31,6 +37,9 @@ mod tracker;
 mod types;
 
 pub use error::{Error, Result};
+pub use health::node_is_eligible;
+pub use observe::{HealthCheck, HealthCheckChange, NoLocalEndpoints, Observer, SyncReport};
+pub use operations::{HEALTHZ_PORT, METRICS_PORT, Operations, OperationsConfig};
 pub use proxier::run;
 pub use sink::{LbLimits, LbSink, SinkError};
-pub use types::{NodeView, Observer, ProxyConfig, SyncReport};
+pub use types::{NodeView, ProxyConfig};

@@ -26,6 +26,8 @@ pub(crate) struct Tables {
     pub(crate) applied: usize,
     /// Fails this many operations from now, half-way through a plan.
     pub(crate) fail_after: Option<usize>,
+    /// Cannot be read.
+    pub(crate) broken: bool,
 }
 
 impl Model {
@@ -122,6 +124,9 @@ impl Tables {
 impl LbSink for Model {
     fn snapshot(&self) -> Result<LbSnapshot, SinkError> {
         let tables = self.tables();
+        if tables.broken {
+            return Err("the disk is on fire".into());
+        }
         Ok(LbSnapshot {
             services: tables.services.iter().map(|(f, e)| (*f, *e)).collect(),
             backends: tables.backends.iter().map(|(id, b)| (*id, *b)).collect(),

@@ -173,7 +173,7 @@ impl Planner {
     }
 
     /// Deletes what was restored and nobody adopted. To be called once, after the first plan of all services.
-    pub(crate) fn sweep(&mut self, now: Instant) -> Plan {
+    pub(crate) fn sweep(&mut self, now: Instant) -> Vec<LbOp> {
         let mut batch = Batch::new(now);
         let orphans: Vec<_> =
             self.frontends.iter().filter(|(_, held)| held.owner.is_none()).map(|(f, _)| *f).collect();
@@ -183,7 +183,7 @@ impl Planner {
         batch.loose_runs.extend(self.runs.unused());
         batch.loose_backends.extend(self.backends.unused());
         batch.released_ids.extend(self.orphans.drain());
-        Plan { ops: self.finish(batch), refused: Vec::new() }
+        self.finish(batch)
     }
 
     /// Whether a service has anything here.

@@ -13,22 +13,23 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
+use xebec_api::wellknown::labels::{HEADLESS, SERVICE_PROXY_NAME};
+use xebec_datapath::lb::LbOp;
 
 use crate::desired::{Context, Desired};
 use crate::error::{Error, Result};
-use crate::plan::{Plan, Planner};
-use crate::retry::Retry;
-use crate::service::{HEADLESS_LABEL, PROXY_NAME_LABEL};
+use crate::observe::{HealthCheck, HealthCheckChange, NoLocalEndpoints, SyncReport};
+use crate::plan::Planner;
+use crate::retry::{Retry, WatchRetry};
 use crate::sink::LbSink;
 use crate::tracker::{Changes, Tracker, key_of};
-use crate::types::{NodeView, ProxyConfig, ServiceKey, SyncReport};
+use crate::types::{NodeView, ProxyConfig, ServiceKey};
 
 /// Events taken together before they are written: bounds the delay of the first one under a flood.
 const MAX_EVENTS: usize = 4096;
@@ -36,8 +37,11 @@ const MAX_EVENTS: usize = 4096;
 /// Services beyond which a synchronisation is announced to the runtime as blocking.
 const LARGE: usize = 64;
 
-/// When services that did not fit are tried again: room comes only from other services' going.
+/// When services that did not fit are tried again, though nothing else changed.
 const REFUSED_RETRY: Duration = Duration::from_secs(30);
+
+/// The same after a write, which may have made room: slots given back are used again once they have cooled.
+const REFUSED_RETRY_SOON: Duration = Duration::from_secs(1);
 
 /// First and longest wait after a failed write.
 const WRITE_RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -56,7 +60,7 @@ pub async fn run(
     sink: impl LbSink,
     shutdown: CancellationToken,
 ) -> Result<()> {
-    let selector = format!("!{PROXY_NAME_LABEL},!{HEADLESS_LABEL}");
+    let selector = format!("!{SERVICE_PROXY_NAME},!{HEADLESS}");
     let watch = watcher::Config::default().labels(&selector);
     let services = objects(Api::<Service>::all(client.clone()), watch.clone());
     let slices = objects(Api::<EndpointSlice>::all(client), watch);
@@ -69,7 +73,7 @@ fn objects<K>(api: Api<K>, config: watcher::Config) -> Events<K>
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
-    watcher(api, config).backoff(Retry::new(WATCH_RETRY.0, WATCH_RETRY.1)).boxed()
+    watcher(api, config).backoff(WatchRetry::new(WATCH_RETRY.0, WATCH_RETRY.1)).boxed()
 }
 
 struct Proxier<S> {
@@ -82,10 +86,14 @@ struct Proxier<S> {
     /// What the tables hold; none before the first synchronisation and after a failed write.
     planner: Option<Planner>,
     first: bool,
+    /// The node changed: every service is looked at.
+    full: bool,
     /// Services that did not fit.
     refused: HashSet<ServiceKey>,
     /// Services without an endpoint here though a Local policy asks for one.
-    no_local: HashMap<ServiceKey, [usize; 2]>,
+    no_local: HashMap<ServiceKey, [NoLocalEndpoints; 2]>,
+    /// Health checks as the observer knows them.
+    health_checks: HashMap<ServiceKey, HealthCheck>,
     retry: Option<Instant>,
     write_retry: Retry,
 }
@@ -111,8 +119,10 @@ impl<S: LbSink> Proxier<S> {
             slices: Listing::default(),
             planner: None,
             first: true,
+            full: false,
             refused: HashSet::new(),
             no_local: HashMap::new(),
+            health_checks: HashMap::new(),
             retry: None,
             write_retry: Retry::new(WRITE_RETRY.0, WRITE_RETRY.1),
         }
@@ -133,9 +143,10 @@ impl<S: LbSink> Proxier<S> {
                     Ok(()) => self.node_changed(),
                     Err(_) => return Err(Error::Task("nobody tells about the node any more".into())),
                 },
+                // Ahead of the events, which may never pause.
+                () = sleep_until(retry) => self.retry_due(),
                 event = services.next() => self.service_event(event)?,
                 event = slices.next() => self.slice_event(event)?,
-                () = sleep_until(retry) => self.retry_due(),
             }
             self.drain(&mut services, &mut slices)?;
             self.synchronise();
@@ -188,12 +199,13 @@ impl<S: LbSink> Proxier<S> {
             info!(?node, "node changed: recomputing every service");
             self.node = node;
             self.tracker.touch_all();
+            self.full = true;
         }
     }
 
     fn retry_due(&mut self) {
         self.retry = None;
-        self.tracker.touch(self.refused.drain());
+        self.tracker.touch(self.refused.iter().cloned());
         if self.planner.is_none() {
             self.tracker.touch_all();
         }
@@ -201,46 +213,50 @@ impl<S: LbSink> Proxier<S> {
 
     /// Writes what changed. Errors are kept for the next retry: old tables serve on meanwhile.
     fn synchronise(&mut self) {
-        if !self.services.complete
-            || !self.slices.complete
-            || (self.planner.is_none() && self.retry.is_some())
-        {
+        let listed = self.services.complete && self.slices.complete;
+        let fresh = self.planner.is_none();
+        if !listed || (!fresh && !self.tracker.has_changes()) {
             return;
         }
-        if self.planner.is_some() && !self.tracker.has_changes() {
+        self.config.observer.queued();
+        if fresh && self.retry.is_some() {
             return;
         }
-        if self.planner.is_none() {
+        if fresh {
             self.tracker.touch_all();
         }
         let changes = self.tracker.take();
-        let started = changes.since.unwrap_or_else(Instant::now);
+        let started = Instant::now();
+        let written = blocking(changes.services.len() > LARGE, || self.write(&changes));
         let mut report = SyncReport {
             first: self.first,
+            full: fresh || self.full,
             services: changes.services.len(),
             service_changes: changes.service_changes,
             slice_changes: changes.slice_changes,
+            latency: changes.since.unwrap_or(started).elapsed(),
+            duration: started.elapsed(),
             trigger_time: changes.trigger_time,
+            refused: self.refused.len(),
             ..SyncReport::default()
         };
-        match blocking(changes.services.len() > LARGE, || self.write(&changes)) {
+        match written {
             Ok(operations) => {
                 report.operations = operations;
                 self.first = false;
+                self.full = false;
                 self.write_retry.reset();
             }
             Err(error) => {
                 warn!(%error, "load-balancing tables are out of step");
                 report.error = Some(error.to_string());
                 self.planner = None;
+                self.tracker.put_back(changes);
                 self.retry = self.write_retry.next().map(|wait| Instant::now() + wait);
             }
         }
-        report.duration = started.elapsed();
-        report.refused = self.refused.len();
-        for counts in self.no_local.values() {
-            report.no_local_endpoints[0] += counts[0];
-            report.no_local_endpoints[1] += counts[1];
+        for (sum, family) in self.no_local.values().flat_map(|counts| counts.iter().zip(0..)) {
+            report.no_local_endpoints[family].add(*sum);
         }
         debug!(?report, "synchronised");
         self.config.observer.synced(&report);
@@ -253,18 +269,24 @@ impl<S: LbSink> Proxier<S> {
             Some(planner) => planner,
             None => Planner::restore(self.sink.limits(), &self.sink.snapshot().map_err(Error::Snapshot)?),
         };
-        self.refused.retain(|key| !changes.services.contains(key));
         let waiters = planner.waiters(&changes.services);
         let keys = changes.services.iter().cloned().chain(waiters);
-        let desired: Vec<_> =
-            keys.map(|key| self.desired(key)).filter(|(key, d)| d.is_some() || planner.knows(key)).collect();
-        let plan = planner.plan(desired, Instant::now());
-        let mut operations = self.apply(plan)?;
+        let desired: Vec<_> = keys.map(|key| self.desired(key)).collect();
+        let checks: Vec<_> = desired
+            .iter()
+            .map(|(key, desired)| (key.clone(), desired.as_ref().and_then(|desired| desired.health_check)))
+            .collect();
+        let planned =
+            desired.into_iter().filter(|(key, desired)| desired.is_some() || planner.knows(key)).collect();
+        let plan = planner.plan(planned, Instant::now());
+        let refused = plan.refused;
+        let mut operations = self.apply(&plan.ops)?;
         if fresh {
-            let swept = planner.sweep(Instant::now());
-            operations += self.apply(swept)?;
+            operations += self.apply(&planner.sweep(Instant::now()))?;
         }
         self.planner = Some(planner);
+        self.note_refused(changes, refused, operations > 0);
+        self.tell_health_checks(checks);
         Ok(operations)
     }
 
@@ -275,23 +297,58 @@ impl<S: LbSink> Proxier<S> {
             external_ips: self.config.external_ips,
         };
         let desired = self.tracker.desired(&key, context);
-        match desired.as_ref().map(|d| d.no_local_endpoints) {
-            None | Some([0, 0]) => self.no_local.remove(&key),
-            Some(counts) => self.no_local.insert(key.clone(), counts),
-        };
+        match desired.as_ref().map(|desired| desired.no_local_endpoints) {
+            Some(counts) if !counts.iter().all(|count| count.is_zero()) => {
+                self.no_local.insert(key.clone(), counts);
+            }
+            _ => drop(self.no_local.remove(&key)),
+        }
         (key, desired)
     }
 
-    fn apply(&mut self, plan: Plan) -> Result<usize> {
-        for (key, error) in plan.refused {
-            warn!(service = %key, %error, "service does not fit the tables");
-            self.refused.insert(key);
-            self.retry.get_or_insert_with(|| Instant::now() + REFUSED_RETRY);
+    fn apply(&self, ops: &[LbOp]) -> Result<usize> {
+        if !ops.is_empty() {
+            self.sink.apply(ops).map_err(Error::Apply)?;
         }
-        if !plan.ops.is_empty() {
-            self.sink.apply(&plan.ops).map_err(Error::Apply)?;
+        Ok(ops.len())
+    }
+
+    /// Says once that the tables are full, not once per service and attempt.
+    fn note_refused(&mut self, changes: &Changes, refused: Vec<(ServiceKey, Error)>, wrote: bool) {
+        let full = !self.refused.is_empty();
+        self.refused.retain(|key| !changes.services.contains(key));
+        if let Some((key, error)) = refused.first()
+            && !full
+        {
+            error!(services = refused.len(), first = %key, %error,
+                   "the load-balancing tables are full: these services keep the endpoints they had, new ones have none");
         }
-        Ok(plan.ops.len())
+        self.refused.extend(refused.into_iter().map(|(key, _)| key));
+        if self.refused.is_empty() {
+            if full {
+                info!("every service fits the load-balancing tables again");
+            }
+            return;
+        }
+        let due = Instant::now() + if wrote { REFUSED_RETRY_SOON } else { REFUSED_RETRY };
+        self.retry = Some(self.retry.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    fn tell_health_checks(&mut self, checks: Vec<(ServiceKey, Option<HealthCheck>)>) {
+        let mut changes = Vec::new();
+        for (key, state) in checks {
+            let old = match state {
+                Some(state) => self.health_checks.insert(key.clone(), state),
+                None => self.health_checks.remove(&key),
+            };
+            if old != state {
+                let (namespace, name) = key.parts();
+                changes.push(HealthCheckChange { namespace: namespace.into(), name: name.into(), state });
+            }
+        }
+        if !changes.is_empty() {
+            self.config.observer.health_checks(&changes);
+        }
     }
 }
 

@@ -6,17 +6,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use tracing::warn;
+use xebec_api::wellknown::labels::{HEADLESS, SERVICE_PROXY_NAME};
 use xebec_datapath::lb::Protocol;
 
 use crate::types::ServiceKey;
 
-/// Services with this label belong to another proxy.
-pub(crate) const PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
-
-/// Services with this label have no virtual address.
-pub(crate) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+/// The older form of `loadBalancerSourceRanges`; the field goes first.
+const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` where it is not given.
 const DEFAULT_AFFINITY: Duration = Duration::from_secs(10_800);
@@ -35,6 +34,8 @@ pub(crate) struct Service {
     pub(crate) internal_local: bool,
     /// `externalTrafficPolicy: Local`.
     pub(crate) external_local: bool,
+    /// Where load balancers ask for endpoints on this node.
+    pub(crate) health_check_port: Option<u16>,
 }
 
 /// One port of a Service.
@@ -56,7 +57,7 @@ pub(crate) struct PortName {
 /// Reads a Service; `None` where it has no tables here.
 pub(crate) fn parse(key: &ServiceKey, object: &core::Service) -> Option<Service> {
     let labels = object.metadata.labels.as_ref();
-    if labels.is_some_and(|l| l.contains_key(PROXY_NAME_LABEL) || l.contains_key(HEADLESS_LABEL)) {
+    if labels.is_some_and(|l| l.contains_key(SERVICE_PROXY_NAME) || l.contains_key(HEADLESS)) {
         return None;
     }
     let spec = object.spec.as_ref()?;
@@ -76,6 +77,7 @@ pub(crate) fn parse(key: &ServiceKey, object: &core::Service) -> Option<Service>
         affinity: affinity(spec),
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
+        health_check_port: health_check_port(spec),
     })
 }
 
@@ -114,8 +116,8 @@ fn parse_port(key: &ServiceKey, port: &core::ServicePort) -> Option<Port> {
     Some(Port { name, port: number, node_port })
 }
 
-/// Addresses of the load balancer that are to be served here. None where source ranges are asked for: they are not
-/// enforced yet, and an open door is worse than a closed one.
+/// Addresses of the load balancer that are to be served here: those whose packets arrive with the address still in
+/// them, unless source ranges bind their family. Ranges are not enforced yet, and an open door is worse than a closed one.
 fn load_balancer_ips(key: &ServiceKey, object: &core::Service, spec: &core::ServiceSpec) -> Vec<IpAddr> {
     let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = status.and_then(|status| status.ingress.as_ref());
@@ -124,13 +126,43 @@ fn load_balancer_ips(key: &ServiceKey, object: &core::Service, spec: &core::Serv
         .flatten()
         .filter(|ingress| ingress.ip_mode.as_deref().unwrap_or("VIP") == "VIP")
         .filter_map(|ingress| ingress.ip.as_ref());
-    let ips = addresses(key, "load balancer IP", texts);
-    let ranges = spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty());
-    if ranges && !ips.is_empty() {
+    let mut ips = addresses(key, "load balancer IP", texts);
+    let bound = bound_families(key, object, spec);
+    let all = ips.len();
+    ips.retain(|ip| !bound.contains(&ip.is_ipv4()));
+    if ips.len() < all {
         warn!(service = %key, "load balancer IPs with source ranges are not served");
-        return Vec::new();
     }
     ips
+}
+
+/// Families (is it IPv4?) of which only some sources may reach the load balancer. A range that cannot be read binds both.
+fn bound_families(key: &ServiceKey, object: &core::Service, spec: &core::ServiceSpec) -> Vec<bool> {
+    let field = spec.load_balancer_source_ranges.as_deref().unwrap_or_default();
+    let annotation = object.metadata.annotations.as_ref().and_then(|all| all.get(SOURCE_RANGES));
+    let texts: Vec<&str> = match annotation {
+        Some(list) if field.is_empty() => list.split(',').collect(),
+        _ => field.iter().map(String::as_str).collect(),
+    };
+    let texts: Vec<_> = texts.into_iter().map(str::trim).filter(|text| !text.is_empty()).collect();
+    let ranges: Result<Vec<IpNet>, _> = texts.iter().map(|text| text.parse()).collect();
+    let Ok(ranges) = ranges else {
+        warn!(service = %key, ranges = texts.join(","), "source ranges cannot be read: the load balancer IPs are not served");
+        return vec![true, false];
+    };
+    let of_family = |v4: bool| ranges.iter().filter(move |range| range.addr().is_ipv4() == v4);
+    let open = |v4: bool| of_family(v4).any(|range| range.prefix_len() == 0);
+    [true, false].into_iter().filter(|v4| of_family(*v4).next().is_some() && !open(*v4)).collect()
+}
+
+/// Only a load balancer that must find nodes with endpoints asks.
+fn health_check_port(spec: &core::ServiceSpec) -> Option<u16> {
+    let asked = spec.type_.as_deref() == Some("LoadBalancer")
+        && spec.external_traffic_policy.as_deref() == Some("Local");
+    spec.health_check_node_port
+        .filter(|_| asked)
+        .and_then(|port| u16::try_from(port).ok())
+        .filter(|port| *port != 0)
 }
 
 fn affinity(spec: &core::ServiceSpec) -> Option<Duration> {
@@ -217,7 +249,7 @@ mod tests {
     fn services_that_are_not_ours_have_no_tables() {
         let spec = serde_json::json!({"clusterIP": "10.96.0.9", "ports": [{"port": 80}]});
         assert!(parsed(serde_json::json!({"spec": spec})).is_some());
-        for label in [PROXY_NAME_LABEL, HEADLESS_LABEL] {
+        for label in [SERVICE_PROXY_NAME, HEADLESS] {
             assert!(parsed(serde_json::json!({"metadata": {"labels": {label: ""}}, "spec": spec})).is_none());
         }
         for spec in [
@@ -231,14 +263,38 @@ mod tests {
 
     #[test]
     fn load_balancer_with_source_ranges_is_not_left_open() {
-        let service = parsed(serde_json::json!({
-            "spec": {
-                "type": "LoadBalancer", "clusterIP": "10.96.0.9", "ports": [{"port": 80}],
-                "loadBalancerSourceRanges": ["192.0.2.0/24"],
-            },
-            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}]}},
-        }));
-        assert!(service.unwrap().load_balancer_ips.is_empty());
+        let served = |ranges: &[&str], annotation: &str| {
+            let service = parsed(serde_json::json!({
+                "metadata": {"annotations": {SOURCE_RANGES: annotation}},
+                "spec": {
+                    "type": "LoadBalancer", "clusterIP": "10.96.0.9", "ports": [{"port": 80}],
+                    "loadBalancerSourceRanges": ranges,
+                },
+                "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "2001:db8::1"}]}},
+            }));
+            service.unwrap().load_balancer_ips.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let both = ["203.0.113.1", "2001:db8::1"];
+        assert_eq!(served(&[], ""), both);
+        assert_eq!(served(&["192.0.2.0/24"], ""), ["2001:db8::1"], "ranges bind their own family");
+        assert_eq!(served(&[" 192.0.2.0/24", "0.0.0.0/0"], ""), both, "everybody is in a range");
+        assert_eq!(served(&["2001:db8::/32", "192.0.2.0/24"], ""), [""; 0]);
+        assert_eq!(served(&[], "192.0.2.0/24, 2001:db8::/32"), [""; 0], "the annotation counts");
+        assert_eq!(served(&["0.0.0.0/0"], "192.0.2.0/24"), both, "the field goes first");
+        assert_eq!(served(&["junk"], ""), [""; 0]);
+    }
+
+    #[test]
+    fn health_check_port_is_for_load_balancers_with_a_local_policy() {
+        let port = |kind: &str, policy: &str| {
+            let service = parsed(serde_json::json!({"spec": {
+                "type": kind, "clusterIP": "10.96.0.9", "ports": [{"port": 80}],
+                "externalTrafficPolicy": policy, "healthCheckNodePort": 31000,
+            }}));
+            service.unwrap().health_check_port
+        };
+        assert_eq!(port("LoadBalancer", "Local"), Some(31_000));
+        assert_eq!((port("LoadBalancer", "Cluster"), port("NodePort", "Local")), (None, None));
     }
 
     #[test]

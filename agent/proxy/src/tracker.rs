@@ -141,6 +141,16 @@ impl Tracker {
         mem::take(&mut self.changes)
     }
 
+    /// These changes were not written after all.
+    pub(crate) fn put_back(&mut self, unwritten: Changes) {
+        let changes = &mut self.changes;
+        changes.services.extend(unwritten.services);
+        changes.service_changes += unwritten.service_changes;
+        changes.slice_changes += unwritten.slice_changes;
+        changes.since = changes.since.into_iter().chain(unwritten.since).min();
+        changes.trigger_time = changes.trigger_time.into_iter().chain(unwritten.trigger_time).min();
+    }
+
     /// Tables of a service as it is now; `None` when there is no such service.
     pub(crate) fn desired(&self, key: &ServiceKey, context: Context<'_>) -> Option<Desired> {
         let slices = self.slices.get(key);

@@ -1,13 +1,14 @@
-//! What callers say to the proxy and hear from it.
+//! What callers say to the proxy.
 //!
-//! In: [`ProxyConfig`]. Out: [`SyncReport`]s. No I/O here.
+//! In: [`ProxyConfig`]. Out: nothing of its own. No I/O here.
 
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
+
+use crate::observe::Observer;
 
 /// Settings of the proxy.
 #[derive(Clone)]
@@ -32,37 +33,6 @@ pub struct NodeView {
     pub zone: Option<String>,
 }
 
-/// Receives what happened; implemented by whoever keeps the metrics.
-pub trait Observer: Send + Sync {
-    /// Changes were written, or (with `error`) were not.
-    fn synced(&self, report: &SyncReport);
-}
-
-/// One synchronisation.
-#[derive(Clone, Debug, Default)]
-pub struct SyncReport {
-    /// The first one after the initial lists.
-    pub first: bool,
-    /// Services looked at.
-    pub services: usize,
-    /// Changes of Services that led to it.
-    pub service_changes: usize,
-    /// Changes of EndpointSlices that led to it.
-    pub slice_changes: usize,
-    /// Operations written.
-    pub operations: usize,
-    /// From the first of these changes to the last map write.
-    pub duration: Duration,
-    /// Earliest `endpoints.kubernetes.io/last-change-trigger-time` among the changed slices, as given.
-    pub trigger_time: Option<jiff::Timestamp>,
-    /// Services with endpoints elsewhere but none here, by an internal and an external Local policy.
-    pub no_local_endpoints: [usize; 2],
-    /// Services that do not fit the tables.
-    pub refused: usize,
-    /// Why nothing (or only a part) was written.
-    pub error: Option<String>,
-}
-
 /// A service by namespace and name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ServiceKey(Arc<str>);
@@ -71,14 +41,15 @@ impl ServiceKey {
     pub(crate) fn new(namespace: &str, name: &str) -> Self {
         Self(format!("{namespace}/{name}").into())
     }
+
+    /// Namespace and name.
+    pub(crate) fn parts(&self) -> (&str, &str) {
+        self.0.split_once('/').unwrap_or_default()
+    }
 }
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-impl Observer for () {
-    fn synced(&self, _: &SyncReport) {}
 }

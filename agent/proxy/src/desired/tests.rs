@@ -21,6 +21,7 @@ fn service() -> Service {
         affinity: None,
         internal_local: false,
         external_local: false,
+        health_check_port: None,
     }
 }
 
@@ -65,6 +66,10 @@ fn row(backends: &[&str], masquerade: bool, drop: bool) -> (Vec<String>, bool, b
     (backends.iter().map(|b| (*b).to_owned()).collect(), masquerade, drop)
 }
 
+fn no_local(internal: usize, external: usize) -> NoLocalEndpoints {
+    NoLocalEndpoints { internal, external }
+}
+
 #[test]
 fn dual_stack_service_answers_in_each_family_with_backends_of_that_family() {
     let slices =
@@ -94,7 +99,7 @@ fn external_local_policy_binds_only_traffic_from_outside() {
     let elsewhere = [slice(vec![endpoint("10.0.0.2", false, true)])];
     let desired = compute(&policy, &elsewhere, false);
     assert_eq!(table(&desired)["172.30.0.1:30080 External"], row(&[], false, true), "drops");
-    assert_eq!(desired.no_local_endpoints, [0, 1]);
+    assert_eq!(desired.no_local_endpoints, [no_local(0, 1), no_local(0, 0)]);
     let nowhere = table(&compute(&policy, &[], false));
     assert_eq!(nowhere["172.30.0.1:30080 External"], row(&[], false, false), "rejects");
 }
@@ -107,7 +112,7 @@ fn internal_local_policy_binds_the_cluster_ip_alone() {
     let found = table(&desired);
     assert_eq!(found["10.96.0.9:80 Internal"], row(&[], false, true));
     assert_eq!(found["172.30.0.1:30080 External"], row(&["10.0.0.2:8080"], true, false));
-    assert_eq!(desired.no_local_endpoints, [1, 0]);
+    assert_eq!(desired.no_local_endpoints, [no_local(1, 0), no_local(0, 0)]);
 }
 
 #[test]
