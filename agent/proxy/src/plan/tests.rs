@@ -47,7 +47,7 @@ fn simple(created: i64, frontends: &[Frontend], backends: &[u8]) -> Desired {
         alive: pool.backends.clone(),
         pools: vec![pool],
     };
-    Desired { created, ports: vec![port], no_local_endpoints: [0, 0] }
+    Desired { created, ports: vec![port], ..Desired::default() }
 }
 
 fn started(model: &Model) -> Planner {
@@ -178,7 +178,7 @@ fn tables_that_make_no_sense_are_written_anew() {
     model.tables().slots[0] = 77;
     let mut planner = started(&model);
     apply(&model, &mut planner, vec![(key("a"), Some(simple(0, &[frontend(1, IN)], &[1, 2])))]);
-    model.apply(&planner.sweep(Instant::now()).ops).unwrap();
+    model.apply(&planner.sweep(Instant::now())).unwrap();
     assert_eq!(model.reach("10.96.0.1", 80, IN).unwrap().len(), 2);
 }
 
@@ -189,6 +189,8 @@ enum Step {
     Change(Vec<(u8, Option<Shape>)>),
     /// The agent restarts.
     Restart,
+    /// The next plan is applied up to here; then the agent restarts.
+    Crash(usize),
     /// Time passes, so that cooled runs are used again.
     Wait,
 }
@@ -217,7 +219,8 @@ fn shape() -> impl Strategy<Value = Shape> {
 
 fn step() -> impl Strategy<Value = Step> {
     let change = prop::collection::vec((0..8u8, prop::option::weighted(0.8, shape())), 1..4);
-    prop_oneof![8 => change.prop_map(Step::Change), 1 => Just(Step::Restart), 1 => Just(Step::Wait)]
+    prop_oneof![8 => change.prop_map(Step::Change), 1 => Just(Step::Restart), 1 => Just(Step::Wait),
+        2 => (0..12usize).prop_map(Step::Crash)]
 }
 
 fn build(number: u8, shape: &Shape) -> Desired {
@@ -236,7 +239,7 @@ fn build(number: u8, shape: &Shape) -> Desired {
     Desired {
         created: i64::from(number),
         ports: vec![DesiredPort { name, affinity, pools, alive }],
-        no_local_endpoints: [0; 2],
+        ..Desired::default()
     }
 }
 
@@ -278,16 +281,18 @@ proptest! {
         let mut planner = started(&model);
         let mut world: BTreeMap<u8, Desired> = BTreeMap::new();
         let mut now = Instant::now();
+        let mut crash = None;
         for step in steps {
             match step {
                 Step::Wait => now += Duration::from_secs(2),
+                Step::Crash(after) => crash = Some(after),
                 Step::Restart => {
                     planner = started(&model);
                     let before = model.tables().clone();
                     let all = world.iter().map(|(n, d)| (key(&n.to_string()), Some(d.clone()))).collect();
                     let disputed = !owners_are_unique(&world);
                     let mut ops = planner.plan(all, now).ops;
-                    ops.extend(planner.sweep(now).ops);
+                    ops.extend(planner.sweep(now));
                     model.apply(&ops).unwrap();
                     if !disputed {
                         prop_assert_eq!(&model.tables().services, &before.services, "a restart wrote {:?}", ops);
@@ -309,7 +314,14 @@ proptest! {
                     let planned = keys.iter().map(|k| (k.clone(), desired(k))).collect();
                     let plan = planner.plan(planned, now);
                     prop_assert!(plan.refused.is_empty(), "{:?}", plan.refused);
-                    model.apply(&plan.ops).unwrap();
+                    match crash.take().filter(|after| *after < plan.ops.len()) {
+                        None => model.apply(&plan.ops).unwrap(),
+                        // The model has checked the prefix: no packet saw half of a service.
+                        Some(after) => {
+                            model.apply(&plan.ops[..after]).unwrap();
+                            planner = recovered(&model, &world, now);
+                        }
+                    }
                 }
             }
             assert_desired(&model, &world);
@@ -326,4 +338,58 @@ fn owners_are_unique(world: &BTreeMap<u8, Desired>) -> bool {
         .map(|f| f.frontend)
         .collect();
     all.iter().collect::<HashSet<_>>().len() == all.len()
+}
+
+/// A planner that found the tables as they are, and made of them what they should be.
+fn recovered(model: &Model, world: &BTreeMap<u8, Desired>, now: Instant) -> Planner {
+    let mut planner = started(model);
+    let all = world.iter().map(|(n, d)| (key(&n.to_string()), Some(d.clone()))).collect();
+    let plan = planner.plan(all, now);
+    assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+    model.apply(&plan.ops).unwrap();
+    model.apply(&planner.sweep(now)).unwrap();
+    planner
+}
+
+fn sized_change() -> impl Strategy<Value = (u8, Option<Vec<u8>>)> {
+    (0..8u8, prop::option::weighted(0.8, prop::collection::vec(0..20u8, 0..8)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn tables_that_are_too_small_refuse_whole_services_and_lose_nothing(
+        changes in prop::collection::vec(prop::collection::vec(sized_change(), 1..4), 1..30),
+    ) {
+        let model = Model::new(13, 16);
+        let mut planner = started(&model);
+        let mut now = Instant::now();
+        // What each service has in the tables: what it wanted when it last fitted.
+        let mut placed: BTreeMap<u8, Desired> = BTreeMap::new();
+        for step in changes {
+            now += Duration::from_millis(300);
+            let step: BTreeMap<_, _> = step.into_iter().collect();
+            let wanted: BTreeMap<u8, Option<Desired>> =
+                step.iter().map(|(n, b)| (*n, b.as_ref().map(|b| simple(0, &[frontend(*n, IN)], b)))).collect();
+            let plan = planner.plan(wanted.iter().map(|(n, d)| (key(&n.to_string()), d.clone())).collect(), now);
+            model.apply(&plan.ops).unwrap();
+            let refused: HashSet<_> = plan.refused.iter().map(|(key, _)| key.clone()).collect();
+            for (number, desired) in wanted {
+                match desired {
+                    _ if refused.contains(&key(&number.to_string())) => {}
+                    Some(desired) => drop(placed.insert(number, desired)),
+                    None => drop(placed.remove(&number)),
+                }
+            }
+            assert_desired(&model, &placed);
+        }
+        let all: Vec<_> = placed.keys().map(|n| (key(&n.to_string()), None)).collect();
+        model.apply(&planner.plan(all, now).ops).unwrap();
+        assert_desired(&model, &BTreeMap::new());
+        // Everything is there again: the largest service fits.
+        let largest: Vec<u8> = (0..12).collect();
+        let plan = planner.plan(vec![(key("0"), Some(simple(0, &[frontend(0, IN)], &largest)))], now);
+        prop_assert!(plan.refused.is_empty(), "{:?}", plan.refused);
+    }
 }

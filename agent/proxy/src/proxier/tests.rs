@@ -1,5 +1,8 @@
 //! The loop, fed by hand: no API server, a model for the tables.
 
+mod api;
+mod scenarios;
+
 use futures::channel::mpsc;
 use serde_json::json;
 use std::sync::{Arc, Mutex};
@@ -8,16 +11,23 @@ use xebec_datapath::lb::Scope;
 
 use super::*;
 use crate::model::Model;
-use crate::types::Observer;
+use crate::observe::Observer;
 
-/// Hands every report on.
-struct Reports(Mutex<mpsc::UnboundedSender<SyncReport>>);
+/// Hands every report on and keeps what is told of health checks.
+struct Reports {
+    reports: Mutex<mpsc::UnboundedSender<SyncReport>>,
+    health_checks: Arc<Mutex<Vec<HealthCheckChange>>>,
+}
 
 impl Observer for Reports {
     fn synced(&self, report: &SyncReport) {
-        let sender = self.0.lock().unwrap();
+        let sender = self.reports.lock().unwrap();
         // The test may be over.
         let _ = sender.unbounded_send(report.clone());
+    }
+
+    fn health_checks(&self, changes: &[HealthCheckChange]) {
+        self.health_checks.lock().unwrap().extend_from_slice(changes);
     }
 }
 
@@ -28,27 +38,43 @@ struct Bench {
     services: Feed<Service>,
     slices: Feed<EndpointSlice>,
     reports: mpsc::UnboundedReceiver<SyncReport>,
+    health_checks: Arc<Mutex<Vec<HealthCheckChange>>>,
     node: watch::Sender<NodeView>,
     stop: CancellationToken,
     task: tokio::task::JoinHandle<Result<()>>,
 }
 
-fn start(model: &Arc<Model>) -> Bench {
-    let (services, service_events) = mpsc::unbounded();
-    let (slices, slice_events) = mpsc::unbounded();
+/// Settings, the reports to come, and what keeps the node's view alive.
+fn config() -> (ProxyConfig, mpsc::UnboundedReceiver<SyncReport>, watch::Sender<NodeView>) {
+    let (config, reports, node, _) = observed_config();
+    (config, reports, node)
+}
+
+type Told = Arc<Mutex<Vec<HealthCheckChange>>>;
+
+fn observed_config() -> (ProxyConfig, mpsc::UnboundedReceiver<SyncReport>, watch::Sender<NodeView>, Told) {
     let (outbox, reports) = mpsc::unbounded();
     let view = NodeView { addresses: vec!["172.30.0.1".parse().unwrap()], zone: None };
     let (node, view) = watch::channel(view);
-    let stop = CancellationToken::new();
+    let health_checks = Told::default();
+    let observer = Reports { reports: Mutex::new(outbox), health_checks: Arc::clone(&health_checks) };
     let config = ProxyConfig {
         node_name: "here".into(),
         node: view,
         external_ips: false,
-        observer: Arc::new(Reports(Mutex::new(outbox))),
+        observer: Arc::new(observer),
     };
+    (config, reports, node, health_checks)
+}
+
+fn start(model: &Arc<Model>) -> Bench {
+    let (services, service_events) = mpsc::unbounded();
+    let (slices, slice_events) = mpsc::unbounded();
+    let (config, reports, node, health_checks) = observed_config();
+    let stop = CancellationToken::new();
     let proxier = Proxier::new(config, Arc::clone(model));
     let task = tokio::spawn(proxier.run(service_events.boxed(), slice_events.boxed(), stop.clone()));
-    Bench { model: Arc::clone(model), services, slices, reports, node, stop, task }
+    Bench { model: Arc::clone(model), services, slices, reports, health_checks, node, stop, task }
 }
 
 fn service(name: &str, ip: &str) -> Service {
@@ -192,5 +218,25 @@ async fn service_that_does_not_fit_is_tried_again() {
     bench.synced().await;
     let report = bench.synced().await;
     assert_eq!((report.refused, bench.reach(refused)), (0, Some(2)));
+    bench.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn sink_that_fails_is_tried_ever_less_often() {
+    let mut bench = start(&Arc::new(Model::new(100, 100)));
+    bench.model.tables().broken = true;
+    bench.list_services(&[service("web", "10.96.0.1")]);
+    bench.list_slices(&[slice("web", &["10.1.0.1"])]);
+    let began = Instant::now();
+    let mut failures = 0;
+    while began.elapsed() < Duration::from_secs(600) {
+        let report = bench.synced().await;
+        assert!(report.error.is_some_and(|error| error.starts_with("reading the load-balancing tables")));
+        failures += 1;
+    }
+    assert!((20..60).contains(&failures), "{failures} attempts in ten minutes");
+    bench.model.tables().broken = false;
+    assert!(bench.synced().await.error.is_none());
+    assert_eq!(bench.reach("10.96.0.1"), Some(1));
     bench.stop().await;
 }
