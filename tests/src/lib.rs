@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod cluster;
 pub mod containerd;
+pub mod fabric;
 pub mod image;
 pub mod netns;
 pub mod registry;

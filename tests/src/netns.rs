@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::future::Future;
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -92,6 +93,20 @@ pub fn ip(arguments: &str) -> Result<String> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     ensure!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(text)
+}
+
+/// Runs several lines of `ip` at once in the calling thread's namespace; the first that fails ends it.
+pub fn ip_batch(lines: &str) -> Result<()> {
+    let mut child = Command::new("ip")
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("ip's input is piped")?.write_all(lines.as_bytes())?;
+    let output = child.wait_with_output()?;
+    ensure!(output.status.success(), "ip -batch: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(())
 }
 
 /// Runs `work` on a thread inside a pinned network namespace.

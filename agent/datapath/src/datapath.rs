@@ -227,14 +227,19 @@ fn primary(addresses: &[IpAddr]) -> (V4, V6) {
     (v4.unwrap_or(V4(0)), v6.unwrap_or(V6([0; 4])))
 }
 
+/// Cookie of the calling thread's network namespace, by which the socket programs tell pods apart.
+pub fn netns_cookie() -> Result<u64> {
+    sys::netns_cookie().map_err(|source| Error::Syscall {
+        call: "getsockopt(SO_NETNS_COOKIE)",
+        object: "the network namespace".to_owned(),
+        source,
+    })
+}
+
 fn config_value(config: &DatapathConfig) -> Result<ConfigValue> {
     let netns_cookie = match config.netns_cookie {
         Some(cookie) => cookie,
-        None => sys::netns_cookie().map_err(|source| Error::Syscall {
-            call: "getsockopt(SO_NETNS_COOKIE)",
-            object: "the node's network namespace".to_owned(),
-            source,
-        })?,
+        None => netns_cookie()?,
     };
     let (v4, v6) = primary(&config.node_addresses);
     Ok(ConfigValue {

@@ -23,7 +23,7 @@ mod test_run;
 
 pub use config::{Capacity, DatapathConfig};
 pub use counters::Drops;
-pub use datapath::{Datapath, Lb, Pods};
+pub use datapath::{Datapath, Lb, Pods, netns_cookie};
 pub use error::{Error, Result};
 pub use expiry::Swept;
 pub use test_run::{Action, Hook, TestRun};
