@@ -10,6 +10,7 @@ pub mod int_or_string;
 pub mod labels;
 pub mod names;
 pub mod quantity;
+pub mod tolerations;
 pub mod wellknown;
 
 pub use quantity::Quantity;

@@ -23,6 +23,8 @@ pub struct ControllersConfig {
     pub node_monitor_grace_period: Duration,
     /// How long a pod whose node is gone is kept, in case the node comes back.
     pub orphaned_pod_quarantine: Duration,
+    /// Pods that have ended are kept up to this many; 0: all of them.
+    pub terminated_pod_threshold: usize,
     /// Reconciles under way at once.
     pub workers: usize,
 }
@@ -37,6 +39,7 @@ impl Default for ControllersConfig {
             service_cidrs: Vec::new(),
             node_monitor_grace_period: Duration::from_secs(40),
             orphaned_pod_quarantine: Duration::from_secs(40),
+            terminated_pod_threshold: 12_500,
             workers: 16,
         }
     }

@@ -89,7 +89,6 @@ impl Informers {
         Caches {
             config_maps: self.config_maps.cache(),
             deployments: self.deployments.cache(),
-            leases: self.leases.cache(),
             namespaces: self.namespaces.cache(),
             nodes: self.nodes.cache(),
             pods: self.pods.cache(),
@@ -136,7 +135,6 @@ impl Informers {
 pub(crate) struct Caches {
     pub(crate) config_maps: Arc<Cache<ConfigMap>>,
     pub(crate) deployments: Arc<Cache<Deployment>>,
-    pub(crate) leases: Arc<Cache<Lease>>,
     pub(crate) namespaces: Arc<Cache<Namespace>>,
     pub(crate) nodes: Arc<Cache<Node>>,
     pub(crate) pods: Arc<Cache<Pod>>,

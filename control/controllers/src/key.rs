@@ -51,6 +51,7 @@ pub(crate) enum ControllerName {
     ReplicaSet,
     RootCaCertificatePublisher,
     ServiceAccount,
+    TaintEviction,
 }
 
 impl ControllerName {
@@ -66,6 +67,7 @@ impl ControllerName {
             Self::ReplicaSet => "replicaset-controller",
             Self::RootCaCertificatePublisher => "root-ca-certificate-publisher-controller",
             Self::ServiceAccount => "serviceaccount-controller",
+            Self::TaintEviction => "taint-eviction-controller",
         }
     }
 }

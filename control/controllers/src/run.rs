@@ -23,10 +23,13 @@ use crate::key::{ControllerName, Request};
 use crate::metadata_watch::{MetadataWatches, Observer};
 use crate::namespace::NamespaceController;
 use crate::node_ipam::NodeIpam;
+use crate::node_lifecycle::NodeLifecycle;
+use crate::pod_gc::PodGarbageCollector;
 use crate::recorder::Recorder;
 use crate::replicaset::ReplicaSetController;
 use crate::root_ca::RootCaPublisher;
 use crate::service_account::ServiceAccountController;
+use crate::taint_eviction::TaintEviction;
 use crate::workqueue::{QueueLimits, WorkQueue};
 
 /// No reconcile takes longer: the API answers or it does not.
@@ -96,12 +99,15 @@ fn build(
         (ControllerName::GarbageCollector, Arc::new(collector)),
         (ControllerName::Namespace, Arc::new(namespaces)),
         (ControllerName::NodeIpam, Arc::new(NodeIpam::new(context, informers, config))),
+        (ControllerName::NodeLifecycle, Arc::new(NodeLifecycle::new(context, informers, config))),
+        (ControllerName::PodGarbageCollector, Arc::new(PodGarbageCollector::new(context, informers, config))),
         (ControllerName::ReplicaSet, Arc::new(ReplicaSetController::new(context, informers))),
         (
             ControllerName::RootCaCertificatePublisher,
             Arc::new(RootCaPublisher::new(context, informers, root_ca)),
         ),
         (ControllerName::ServiceAccount, Arc::new(ServiceAccountController::new(context, informers))),
+        (ControllerName::TaintEviction, Arc::new(TaintEviction::new(context, informers))),
     ];
     (controllers, vec![collector_observer, namespaces_observer])
 }

@@ -3,12 +3,16 @@
 //! In: nothing. Out: what a user would see of the objects. No container runs; a hollow node says of every pod bound to
 //! it that it is ready, and takes it away when asked to.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
+
 #[path = "cluster/control_plane.rs"]
 mod control_plane;
 #[path = "cluster/deletion.rs"]
 mod deletion;
 #[path = "cluster/hollow.rs"]
 mod hollow;
+#[path = "cluster/nodes.rs"]
+mod nodes;
 #[path = "cluster/wait.rs"]
 mod wait;
 #[path = "cluster/workloads.rs"]

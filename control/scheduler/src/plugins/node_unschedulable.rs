@@ -8,7 +8,7 @@ use xebec_api::wellknown::taints::{NO_SCHEDULE, UNSCHEDULABLE};
 use crate::diagnosis::{Candidates, Verdict};
 use crate::events::ClusterEvents;
 use crate::framework::{Cycle, Plugin, PreFilter};
-use crate::plugins::taint_toleration::tolerates;
+use xebec_api::tolerations::tolerates;
 
 pub(crate) struct NodeUnschedulable;
 

@@ -14,9 +14,9 @@ use crate::diagnosis::{Candidates, Verdict};
 use crate::events::ClusterEvents;
 use crate::framework::{Cycle, MAX_NODE_SCORE, Plugin, PreFilter};
 use crate::node_set::Row;
-use crate::plugins::taint_toleration::tolerates;
 use crate::pod_info::PodInfo;
 use crate::spread::{Group, ServiceSelectors};
+use xebec_api::tolerations::tolerates;
 
 const NAME: &str = "PodTopologySpread";
 const MISMATCH: &str = "node(s) didn't match pod topology spread constraints";

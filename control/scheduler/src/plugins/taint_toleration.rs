@@ -2,7 +2,7 @@
 //!
 //! In: taints, tolerations. Out: rejections, scores. Pure.
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use xebec_api::tolerations::tolerates;
 use xebec_api::wellknown::taints::{NO_EXECUTE, NO_SCHEDULE, PREFER_NO_SCHEDULE};
 
 use crate::diagnosis::{Candidates, Verdict};
@@ -54,53 +54,5 @@ impl Plugin for TaintToleration {
 
     fn normalize_score(&self, _: Cycle<'_>, _: &[Row], scores: &mut [i64]) {
         default_normalize_score(scores, true);
-    }
-}
-
-/// Some toleration covers the taint.
-pub(crate) fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
-    tolerations.iter().any(|toleration| covers(toleration, taint))
-}
-
-fn covers(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => {
-            let value = toleration.value.as_deref().unwrap_or_default();
-            !key.is_empty() && value == taint.value.as_deref().unwrap_or_default()
-        }
-        "Exists" => true,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn tolerations_cover_by_effect_key_operator_and_value() {
-        let taint: Taint =
-            serde_json::from_value(json!({"key": "a", "value": "b", "effect": NO_SCHEDULE})).unwrap();
-        let cases = [
-            (json!({"key": "a", "value": "b", "effect": NO_SCHEDULE}), true),
-            (json!({"key": "a", "operator": "Equal", "value": "b"}), true),
-            (json!({"key": "a", "operator": "Equal", "value": "c"}), false),
-            (json!({"key": "a", "operator": "Exists"}), true),
-            (json!({"key": "b", "operator": "Exists"}), false),
-            (json!({"operator": "Exists"}), true),
-            (json!({"operator": "Exists", "effect": NO_EXECUTE}), false),
-            (json!({"key": "a", "operator": "Near", "value": "b"}), false),
-            (json!({}), false),
-        ];
-        for (toleration, expected) in cases {
-            let parsed: Toleration = serde_json::from_value(toleration.clone()).unwrap();
-            assert_eq!(tolerates(&[parsed], &taint), expected, "{toleration}");
-        }
     }
 }
