@@ -184,7 +184,7 @@ fn agent_daemon<'a>(session: &Session, node: &'a str, index: usize, agent: &'a P
     flag("--state-dir", dir.join("state").into());
     flag("--run-dir", "/run/xebec".into());
     flag("--log-dir", "/var/log/pods".into());
-    flag("--bpffs", "/sys/fs/bpf/xebec".into());
+    flag("--bpffs", "/sys/fs/bpf".into());
     flag("--cgroup-root", format!("/{}/{node}", session.cluster.name()).into());
     flag("--uplink", "eth0".into());
     flag("--node-ip", joined(&addresses(session, index)).into());

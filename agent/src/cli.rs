@@ -1,0 +1,142 @@
+//! The command line.
+//!
+//! In: arguments and `XEBEC_*` variables. Out: checked settings of each subcommand.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::log::LogFormat;
+
+/// Kubelet and service proxy of a node
+#[derive(Debug, Parser)]
+#[command(name = "xebec-agent", version)]
+pub struct Cli {
+    /// Form of log lines
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    pub log_format: LogFormat,
+    #[command(subcommand)]
+    pub task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Task {
+    /// Be this node's kubelet and service proxy
+    Run(Box<RunArgs>),
+    /// Answer this node's DNS queries
+    Dns(DnsArgs),
+    /// Show what the datapath dropped, and why
+    Drops(DropsArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Name of the Node object
+    #[arg(long, env = "XEBEC_NODE_NAME", value_name = "NAME")]
+    pub node_name: String,
+    /// Credentials for the API server
+    #[arg(long, env = "XEBEC_KUBECONFIG", value_name = "FILE", default_value = "/etc/xebec/kubeconfig")]
+    pub kubeconfig: PathBuf,
+    /// Addresses of the node, at most one per family, the primary family first
+    #[arg(long, env = "XEBEC_NODE_IP", value_name = "IP[,IP]", value_delimiter = ',', required = true)]
+    pub node_ip: Vec<IpAddr>,
+    /// Interface towards the other nodes
+    #[arg(long, env = "XEBEC_UPLINK", value_name = "INTERFACE")]
+    pub uplink: String,
+    #[arg(long, value_name = "FILE", default_value = "/run/containerd/containerd.sock")]
+    pub containerd_socket: PathBuf,
+    /// Pods' volumes and what must survive a boot
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/xebec")]
+    pub state_dir: PathBuf,
+    /// Pinned namespaces and what must not survive a boot
+    #[arg(long, value_name = "DIR", default_value = "/run/xebec")]
+    pub run_dir: PathBuf,
+    /// Container logs
+    #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
+    pub log_dir: PathBuf,
+    /// Folder on a bpffs for maps and links
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+    /// cgroup, relative to the hierarchies' roots, that holds all processes of this node
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    pub cgroup_root: String,
+    /// Addresses of the cluster's DNS Service
+    #[arg(long, value_name = "IP[,IP]", value_delimiter = ',', default_value = "10.96.0.10")]
+    pub cluster_dns: Vec<IpAddr>,
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// The node's own resolver configuration
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+    /// Mirror to ask before a registry; may be repeated
+    #[arg(long, value_name = "REGISTRY=URL", value_parser = registry_mirror)]
+    pub registry_mirror: Vec<(String, String)>,
+    /// Port of this node's `xebec-agent dns`
+    #[arg(long, value_name = "PORT", default_value_t = 10053)]
+    pub dns_port: u16,
+    /// Port of the kubelet API
+    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    pub kubelet_port: u16,
+    /// Certificate that the kubelet API shows
+    #[arg(long, value_name = "FILE", default_value = "/etc/xebec/pki/kubelet.crt")]
+    pub tls_cert: PathBuf,
+    #[arg(long, value_name = "FILE", default_value = "/etc/xebec/pki/kubelet.key")]
+    pub tls_key: PathBuf,
+    /// CA whose clients may use the kubelet API
+    #[arg(long, value_name = "FILE", default_value = "/etc/xebec/pki/ca.crt")]
+    pub client_ca: PathBuf,
+    /// Pods this node takes
+    #[arg(long, value_name = "N", default_value_t = 110)]
+    pub max_pods: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct DnsArgs {
+    /// Credentials for the API server
+    #[arg(long, env = "XEBEC_KUBECONFIG", value_name = "FILE", default_value = "/etc/xebec/kubeconfig")]
+    pub kubeconfig: PathBuf,
+    /// Addresses to answer at, UDP and TCP
+    #[arg(long, value_name = "IP:PORT[,…]", value_delimiter = ',', required = true)]
+    pub listen: Vec<SocketAddr>,
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Resolvers for all other names
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    pub resolv_conf: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct DropsArgs {
+    /// Folder on a bpffs for maps and links
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
+    pub bpffs: PathBuf,
+}
+
+fn registry_mirror(text: &str) -> Result<(String, String), String> {
+    let (registry, url) =
+        text.split_once('=').ok_or("write REGISTRY=URL, such as docker.io=http://192.0.2.1:5000")?;
+    if registry.is_empty() || !(url.starts_with("http://") || url.starts_with("https://")) {
+        return Err(format!("{text:?}: a registry's name, then a URL that begins with http:// or https://"));
+    }
+    Ok((registry.to_owned(), url.trim_end_matches('/').to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mirrors_are_a_registry_and_a_url() {
+        assert_eq!(registry_mirror("docker.io=http://a:1/"), Ok(("docker.io".into(), "http://a:1".into())));
+        assert!(registry_mirror("docker.io").is_err());
+        assert!(registry_mirror("docker.io=ftp://a").is_err());
+    }
+}

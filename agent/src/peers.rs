@@ -1,0 +1,107 @@
+//! The other nodes, and what this node is told about itself.
+//!
+//! In: a watch of all Nodes. Out: routes to peers' pods, this node's pod ranges and zone.
+
+use std::net::IpAddr;
+
+use futures::StreamExt;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::reflector::{self, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use xebec_network::{Network, Peer};
+use xebec_proxy::NodeView;
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// All Nodes, kept up to date. The receiver changes whenever any of them did.
+pub fn watch_nodes(client: Client, shutdown: CancellationToken) -> (Store<Node>, watch::Receiver<u64>) {
+    let (reader, writer) = reflector::store();
+    let (changed, receiver) = watch::channel(0_u64);
+    let stream =
+        watcher(Api::<Node>::all(client), watcher::Config::default()).default_backoff().reflect(writer);
+    tokio::spawn(async move {
+        let mut stream = std::pin::pin!(stream);
+        while let Some(event) =
+            tokio::select! { event = stream.next() => event, () = shutdown.cancelled() => None }
+        {
+            match event {
+                // A list is whole only at its end.
+                Ok(watcher::Event::Init | watcher::Event::InitApply(_)) => {}
+                Ok(_) => changed.send_modify(|n| *n += 1),
+                Err(error) => tracing::warn!("watching nodes: {error}"),
+            }
+        }
+    });
+    (reader, receiver)
+}
+
+/// Waits until this node has its pod ranges.
+pub async fn pod_cidrs(
+    nodes: &Store<Node>,
+    changed: &mut watch::Receiver<u64>,
+    name: &str,
+) -> anyhow::Result<Vec<IpNet>> {
+    let mut said = false;
+    loop {
+        if let Some(node) = find(nodes, name) {
+            let cidrs = cidrs_of(&node);
+            if !cidrs.is_empty() {
+                return Ok(cidrs);
+            }
+            if !std::mem::replace(&mut said, true) {
+                tracing::info!("waiting for the node's pod ranges (spec.podCIDRs)");
+            }
+        }
+        changed.changed().await.map_err(|_| anyhow::anyhow!("the watch of nodes ended"))?;
+    }
+}
+
+/// Keeps routes to peers' pods, and the proxy's view of this node.
+pub async fn follow(
+    name: String,
+    nodes: Store<Node>,
+    mut changed: watch::Receiver<u64>,
+    network: Network,
+    view: watch::Sender<NodeView>,
+    shutdown: CancellationToken,
+) {
+    loop {
+        let peers = nodes.state().iter().filter(|n| n.name_any() != name).map(|n| peer_of(n)).collect();
+        if let Err(error) = network.set_peers(peers).await {
+            tracing::warn!("cannot set routes to other nodes: {error}");
+        }
+        if let Some(node) = find(&nodes, &name) {
+            let zone = node.labels().get(ZONE).cloned();
+            view.send_if_modified(|view| std::mem::replace(&mut view.zone, zone.clone()) != zone);
+        }
+        tokio::select! {
+            outcome = changed.changed() => if outcome.is_err() { return },
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+fn find(nodes: &Store<Node>, name: &str) -> Option<std::sync::Arc<Node>> {
+    nodes.find(|node| node.name_any() == name)
+}
+
+fn peer_of(node: &Node) -> Peer {
+    let addresses = node.status.iter().flat_map(|s| s.addresses.iter().flatten());
+    Peer {
+        node: node.name_any(),
+        addresses: addresses
+            .filter(|a| a.type_ == "InternalIP")
+            .filter_map(|a| a.address.parse::<IpAddr>().ok())
+            .collect(),
+        pod_cidrs: cidrs_of(node),
+    }
+}
+
+fn cidrs_of(node: &Node) -> Vec<IpNet> {
+    let cidrs = node.spec.iter().flat_map(|s| s.pod_cidrs.iter().flatten());
+    cidrs.filter_map(|cidr| cidr.parse().ok()).collect()
+}

@@ -1,0 +1,227 @@
+//! `xebec-agent run`: wires the node together, in the order in which its parts can start.
+//!
+//! In: flags. Out: a registered node, until SIGTERM. At the end containers, maps and links stay as they are: traffic and
+//! pods do not notice that an agent is gone.
+//!
+//! ```text
+//! datapath (adopts pins) → client → register → pod ranges → network → proxy → containerd → kubelet → API, Lease, status
+//! ```
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use xebec_datapath::Datapath;
+use xebec_kubelet::{ClusterDns, Kubelet, KubeletConfig, Logs, NodeCapacity, Recorder};
+use xebec_network::{Network, NetworkConfig};
+use xebec_proxy::{LbLimits, NodeView, Observer, ProxyConfig, SyncReport};
+use xebec_runtime::{Containerd, ContainerdConfig, RegistryHost};
+
+use crate::adapters::{LbTables, PodNet, PodSide};
+use crate::cli::RunArgs;
+use crate::node::{Capacity, Identity};
+use crate::{cluster, datapath, node, peers, server};
+
+pub fn main(args: &RunArgs) -> Result<()> {
+    check(args)?;
+    install_crypto();
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run(args))
+}
+
+/// One crypto library for all TLS of the process.
+pub fn install_crypto() {
+    // Only a second call could fail.
+    rustls::crypto::ring::default_provider().install_default().ok();
+}
+
+pub async fn cancel_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    shutdown.cancel();
+}
+
+fn check(args: &RunArgs) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("xebec-agent run needs root: it makes namespaces, mounts and eBPF programs");
+    }
+    let families = |v4: bool| args.node_ip.iter().filter(|ip| ip.is_ipv4() == v4).count();
+    if families(true) > 1 || families(false) > 1 {
+        bail!("--node-ip: at most one address per family");
+    }
+    Ok(())
+}
+
+async fn run(args: &RunArgs) -> Result<()> {
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    for dir in [&args.state_dir, &args.run_dir, &args.log_dir] {
+        std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    }
+    let (datapath, datapath_config) = datapath::open(args)?;
+    let limits =
+        LbLimits { backends: datapath_config.capacity.backends, slots: datapath_config.capacity.slots };
+    let started = tokio::select! {
+        started = start(args, datapath.clone(), limits, shutdown.clone()) => started?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    tracing::info!(node = args.node_name, "the node runs");
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        outcome = started.proxy => bail!("the proxy ended: {outcome:?}"),
+        () = started.kubelet.ended_for_good() => bail!("the kubelet ended"),
+    }
+    Ok(())
+}
+
+/// What must go on for the node to be one.
+struct Started {
+    proxy: tokio::task::JoinHandle<xebec_proxy::Result<()>>,
+    kubelet: RunningKubelet,
+}
+
+struct RunningKubelet(Kubelet);
+
+impl RunningKubelet {
+    async fn ended_for_good(mut self) {
+        self.0.ended().await;
+    }
+}
+
+async fn start(
+    args: &RunArgs,
+    datapath: Datapath,
+    limits: LbLimits,
+    shutdown: CancellationToken,
+) -> Result<Started> {
+    let client = cluster::client(&args.kubeconfig).await?;
+    let capacity = Capacity::read(&args.state_dir, args.max_pods)?;
+    let identity = Identity {
+        name: args.node_name.clone(),
+        hostname: node::hostname(),
+        addresses: args.node_ip.clone(),
+        kubelet_port: args.kubelet_port,
+    };
+    let registered = node::register(&client, &identity).await?;
+    tokio::spawn(node::renew(client.clone(), registered, shutdown.clone()));
+
+    let (nodes, mut changed) = peers::watch_nodes(client.clone(), shutdown.clone());
+    let pod_cidrs = peers::pod_cidrs(&nodes, &mut changed, &args.node_name).await?;
+    let network = Network::start(
+        NetworkConfig {
+            uplink: args.uplink.clone(),
+            node_addresses: args.node_ip.clone(),
+            pod_cidrs,
+            run_dir: args.run_dir.clone(),
+            mtu: None,
+        },
+        PodSide(datapath.clone()),
+    )
+    .await?;
+    let (view, node_view) = watch::channel(NodeView { addresses: args.node_ip.clone(), zone: None });
+    tokio::spawn(peers::follow(
+        args.node_name.clone(),
+        nodes,
+        changed,
+        network.clone(),
+        view,
+        shutdown.clone(),
+    ));
+
+    let expiry = datapath.clone();
+    tokio::spawn(async move { expiry.run().await });
+    let proxy = ProxyConfig {
+        node_name: args.node_name.clone(),
+        node: node_view,
+        external_ips: false,
+        observer: Arc::new(LogSyncs),
+    };
+    let tables = Arc::new(LbTables { datapath, limits });
+    let proxy = tokio::spawn(xebec_proxy::run(client.clone(), proxy, tables, shutdown.clone()));
+
+    let containerd = Containerd::connect(containerd_config(args)?).await?;
+    let config = kubelet_config(args, capacity);
+    let recorder = Recorder::spawn(client.clone(), &args.node_name);
+    let kubelet =
+        Kubelet::start(config.clone(), client.clone(), containerd.clone(), PodNet(network), recorder)?;
+    let files = server::ServerFiles {
+        certificate: args.tls_cert.clone(),
+        key: args.tls_key.clone(),
+        client_ca: args.client_ca.clone(),
+    };
+    let served = server::Served { pods: kubelet.pods(), logs: Logs::new(config, kubelet.pods()) };
+    server::start(args.kubelet_port, &files, served, shutdown.clone())?;
+    let dns_addresses = args.node_ip.clone();
+    tokio::spawn(xebec_dns::slice::keep(
+        client.clone(),
+        args.node_name.clone(),
+        dns_addresses,
+        args.dns_port,
+        shutdown.clone(),
+    ));
+    tokio::spawn(node::keep_status(
+        client,
+        identity,
+        args.state_dir.clone(),
+        args.max_pods,
+        containerd,
+        shutdown,
+    ));
+    Ok(Started { proxy, kubelet: RunningKubelet(kubelet) })
+}
+
+fn containerd_config(args: &RunArgs) -> Result<ContainerdConfig> {
+    let mut registries: Vec<RegistryHost> = Vec::new();
+    for (registry, url) in &args.registry_mirror {
+        match registries.iter_mut().find(|host| host.registry == *registry) {
+            Some(host) => host.mirrors.push(url.clone()),
+            None => registries.push(RegistryHost {
+                registry: registry.clone(),
+                mirrors: vec![url.clone()],
+                mirrors_only: false,
+            }),
+        }
+    }
+    Ok(ContainerdConfig {
+        socket: args.containerd_socket.clone(),
+        log_sink: std::env::current_exe().context("finding this program, which is also the log sink")?,
+        runc_root: args.run_dir.join("runc"),
+        run_dir: args.run_dir.join("runtime"),
+        registries,
+        ..ContainerdConfig::default()
+    })
+}
+
+fn kubelet_config(args: &RunArgs, capacity: Capacity) -> KubeletConfig {
+    let capacity = NodeCapacity {
+        milli_cpu: capacity.cpus * 1000,
+        memory: capacity.memory,
+        ephemeral_storage: capacity.ephemeral_storage,
+    };
+    KubeletConfig {
+        state_dir: args.state_dir.clone(),
+        log_dir: args.log_dir.clone(),
+        cgroup_root: args.cgroup_root.clone(),
+        cluster_dns: ClusterDns { servers: args.cluster_dns.clone(), domain: args.cluster_domain.clone() },
+        resolv_conf: PathBuf::from(&args.resolv_conf),
+        ..KubeletConfig::new(&args.node_name, args.node_ip.clone(), capacity)
+    }
+}
+
+/// Says what the proxy wrote, at debug level.
+struct LogSyncs;
+
+impl Observer for LogSyncs {
+    fn synced(&self, report: &SyncReport) {
+        tracing::debug!(?report, "services written");
+    }
+}

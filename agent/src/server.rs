@@ -1,0 +1,105 @@
+//! The kubelet API server: what the API server dials to reach this node's containers.
+//!
+//! In: HTTPS on port 10250 with client certificates of the cluster's CA. Out: health, pods, container logs. Who comes
+//! without a certificate gets 401, who is not the API server or an administrator 403.
+
+mod routes;
+mod tls;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use xebec_kubelet::KnownPods;
+use xebec_kubelet::Logs;
+
+pub use tls::ServerFiles;
+
+const CONNECTIONS: usize = 512;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+const BACKLOG: u32 = 256;
+
+/// What requests are answered from.
+#[derive(Clone)]
+pub struct Served {
+    pub pods: KnownPods,
+    pub logs: Logs,
+}
+
+/// Listens; serving goes on in the background until shut down.
+///
+/// # Errors
+/// When a file cannot be used or the port is taken.
+pub fn start(port: u16, files: &ServerFiles, served: Served, shutdown: CancellationToken) -> Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls::config(files)?));
+    let listener = listen(port)?;
+    tokio::spawn(async move {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = shutdown.cancelled() => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors: others must end first.
+                    tracing::warn!("kubelet API: {error}");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else { continue };
+            let (acceptor, served, shutdown) = (acceptor.clone(), served.clone(), shutdown.clone());
+            tokio::spawn(async move {
+                let _permit = permit;
+                if let Err(error) = serve(stream, &acceptor, served, shutdown).await {
+                    tracing::debug!("kubelet API connection: {error:#}");
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+/// Both families on one socket.
+fn listen(port: u16) -> Result<TcpListener> {
+    let socket = TcpSocket::new_v6()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)).with_context(|| {
+        format!("the kubelet API cannot listen on port {port}: is another kubelet running?")
+    })?;
+    Ok(socket.listen(BACKLOG)?)
+}
+
+async fn serve(
+    stream: TcpStream,
+    acceptor: &TlsAcceptor,
+    served: Served,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    stream.set_nodelay(true)?;
+    let stream =
+        tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.context("TLS handshake")??;
+    let client = tls::client(stream.get_ref().1);
+    let service = hyper::service::service_fn(move |request| {
+        let (served, client) = (served.clone(), client.clone());
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(&request, &client, &served).await) }
+    });
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        outcome = connection.as_mut() => outcome.map_err(|e| anyhow::anyhow!(e)),
+        () = shutdown.cancelled() => Ok(()),
+    }
+}
