@@ -41,6 +41,13 @@ pub(super) fn check(pair: &Pair, subject: &Subject, authority: &Authority) -> Re
     if signer.is_none() || signer != ca_id {
         return Err("another CA signed it");
     }
+    let usage = certificate.extended_key_usage().ok().flatten();
+    if !usage.is_some_and(|usage| match subject.usage {
+        Usage::Client => usage.value.client_auth,
+        Usage::Server { .. } => usage.value.server_auth,
+    }) {
+        return Err("it is for another use");
+    }
     if let Usage::Server { names, addresses } = &subject.usage
         && said(&certificate) != wanted(names, addresses)
     {
@@ -53,7 +60,7 @@ fn wanted(names: &[String], addresses: &[IpAddr]) -> BTreeSet<String> {
     names.iter().cloned().chain(addresses.iter().map(ToString::to_string)).collect()
 }
 
-fn said(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
+pub(super) fn said(certificate: &X509Certificate<'_>) -> BTreeSet<String> {
     let Ok(Some(extension)) = certificate.subject_alternative_name() else { return BTreeSet::new() };
     let names = extension.value.general_names.iter().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),

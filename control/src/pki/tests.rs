@@ -6,6 +6,7 @@ use xebec_apiserver::authn::UserInfo;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::*;
 
@@ -43,6 +44,44 @@ fn serving_certificate_follows_the_addresses_and_the_key() {
     std::fs::remove_file(folder.path().join("ca.crt")).unwrap();
     let other = prepare(folder.path(), &serving("192.0.2.2")).unwrap();
     assert_ne!(other.serving.certificate, mended.serving.certificate);
+}
+
+#[test]
+fn serving_certificate_is_for_servers_under_every_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let subject =
+        serving_subject("cluster.test", ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]);
+    let pki = prepare(folder.path(), &subject).unwrap();
+    let der = CertificateDer::from_pem_slice(pki.serving.certificate.as_bytes()).unwrap();
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    let names = current::said(&certificate);
+    for name in [
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.test",
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "192.0.2.1",
+        "2001:db8::1",
+    ] {
+        assert!(names.contains(name), "{name} is missing: {names:?}");
+    }
+    assert_eq!(names.len(), 9, "{names:?}");
+    let usage = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(usage.server_auth && !usage.client_auth && !usage.any);
+    assert!(!certificate.is_ca());
+}
+
+#[test]
+fn certificate_for_another_use_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::load_or_create(folder.path()).unwrap();
+    let client = Subject { name: "jane".into(), groups: Vec::new(), usage: Usage::Client };
+    let pair = authority.issue(&client).unwrap();
+    assert_eq!(current::check(&pair, &client, &authority), Ok(()));
+    assert_eq!(current::check(&pair, &serving("192.0.2.1"), &authority), Err("it is for another use"));
 }
 
 #[test]
