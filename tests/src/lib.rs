@@ -5,8 +5,10 @@
 pub mod cgroup;
 pub mod cluster;
 pub mod containerd;
+pub mod control;
 pub mod fabric;
 pub mod image;
+pub mod kubectl;
 pub mod netns;
 pub mod registry;
 pub mod runtime;
