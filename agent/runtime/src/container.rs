@@ -10,5 +10,6 @@ pub(crate) mod events;
 pub(crate) mod exec;
 pub(crate) mod marks;
 pub(crate) mod record;
+mod remove;
 pub(crate) mod state;
 pub(crate) mod task;

@@ -60,6 +60,12 @@ impl Containerd {
     pub async fn connect(config: ContainerdConfig) -> Result<Self, RuntimeError> {
         let runtime = Self::new(config)?;
         runtime.version().await?;
+        let sweeper = runtime.clone();
+        tokio::spawn(async move {
+            if let Err(error) = sweeper.sweep().await {
+                tracing::warn!(%error, "creations that were cut off were not removed");
+            }
+        });
         Ok(runtime)
     }
 
@@ -92,7 +98,7 @@ impl Containerd {
     /// started in between would look like one whose task is lost. An exit that is seen here first is kept on the record.
     fn container_of(&self, (record, identity, marks): Marked, task: Option<&Process>) -> Container {
         let oom = || cgroup::oom_killed(&self.config.cgroup_root, &identity.cgroup);
-        let (state, exit) = state::of(&marks, state::time(record.created_at.clone()), task, oom);
+        let (state, exit) = state::of(&marks, state::time(record.created_at), task, oom);
         if let Some(exit) = exit
             && self.marks.note_exit(&record, &exit)
         {

@@ -41,6 +41,9 @@ pub const SUBCOMMAND: &str = "log-sink";
 const STDOUT: i32 = 3;
 const STDERR: i32 = 4;
 const READY: i32 = 5;
+/// An unfinished line is written after so many milliseconds without more of it. containerd 1.6 keeps the streams open
+/// until the task is deleted: the last words of a container that has ended would be seen only then.
+const QUIET: u16 = 50;
 /// Bytes read at once.
 const CHUNK: usize = 64 << 10;
 
@@ -72,7 +75,15 @@ fn run(mut args: impl Iterator<Item = OsString>) -> Result<(), String> {
     nix::unistd::close(READY).map_err(|errno| format!("fd {READY}: {errno}"))?;
     let mut chunk = vec![0; CHUNK].into_boxed_slice();
     while streams.iter().any(Option::is_some) {
-        let ready = wait(&streams)?;
+        let pending = lines.iter().any(Lines::is_pending);
+        let timeout = if pending { PollTimeout::from(QUIET) } else { PollTimeout::NONE };
+        let Some(ready) = wait(&streams, timeout)? else {
+            for unfinished in &mut lines {
+                unfinished.interrupt(SystemTime::now(), &mut file);
+            }
+            file.flush();
+            continue;
+        };
         for (index, ready) in ready.into_iter().enumerate() {
             if ready && !pass(&mut streams[index], &mut lines[index], &mut chunk, &mut file) {
                 lines[index].end(SystemTime::now(), &mut file);
@@ -93,27 +104,28 @@ fn reopen(fd: i32) -> Result<Option<File>, String> {
     Ok(Some(file))
 }
 
-/// Waits until something can be read (or has ended) and tells which.
-fn wait(streams: &[Option<File>; 2]) -> Result<[bool; 2], String> {
+/// Waits until something can be read (or has ended) and tells which; `None` when nothing came in time.
+fn wait(streams: &[Option<File>; 2], timeout: PollTimeout) -> Result<Option<[bool; 2]>, String> {
     let [stdout, stderr] = streams;
     let watched = |stream: &Option<File>| stream.is_some();
     let interest = PollFlags::POLLIN;
     let answer = match (stdout, stderr) {
         (Some(first), Some(second)) => {
             let mut fds = [PollFd::new(first.as_fd(), interest), PollFd::new(second.as_fd(), interest)];
-            poll(&mut fds, PollTimeout::NONE).map(|_| [fds[0].any(), fds[1].any()])
+            poll(&mut fds, timeout).map(|ready| (ready, [fds[0].any(), fds[1].any()]))
         }
         (Some(only), None) | (None, Some(only)) => {
             let mut fds = [PollFd::new(only.as_fd(), interest)];
-            poll(&mut fds, PollTimeout::NONE).map(|_| [fds[0].any(), fds[0].any()])
+            poll(&mut fds, timeout).map(|ready| (ready, [fds[0].any(), fds[0].any()]))
         }
-        (None, None) => return Ok([false, false]),
+        (None, None) => return Ok(Some([false, false])),
     };
     match answer {
-        Ok([first, second]) => {
-            Ok([watched(stdout) && first.unwrap_or(true), watched(stderr) && second.unwrap_or(true)])
+        Ok((0, _)) => Ok(None),
+        Ok((_, [first, second])) => {
+            Ok(Some([watched(stdout) && first.unwrap_or(true), watched(stderr) && second.unwrap_or(true)]))
         }
-        Err(Errno::EINTR) => Ok([false, false]),
+        Err(Errno::EINTR) => Ok(Some([false, false])),
         Err(errno) => Err(format!("poll: {errno}")),
     }
 }

@@ -74,6 +74,17 @@ macro_rules! rpc {
 }
 pub(crate) use rpc;
 
+/// As [`rpc!`], but tried once: for a call that must not be repeated under the same name.
+macro_rules! rpc_once {
+    ($client:expr, $limit:expr, $service:ident.$method:ident($request:expr)) => {{
+        let client = &$client;
+        let mut service = client.$service();
+        let answer = service.$method($request);
+        client.call_once(concat!(stringify!($service), ".", stringify!($method)), $limit, answer).await
+    }};
+}
+pub(crate) use rpc_once;
+
 /// Reads a missing object as `None`.
 pub(crate) trait Optional<T> {
     fn optional(self) -> Result<Option<T>, RuntimeError>;
@@ -175,6 +186,20 @@ impl Client {
             tracing::debug!(call, %status, "repeating a call to containerd");
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One call that is not repeated, whatever happens to it.
+    pub(crate) async fn call_once<T>(
+        &self,
+        call: &'static str,
+        limit: Duration,
+        attempt: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(limit, attempt).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) => Err(self.failed(call, &status)),
+            Err(_) => Err(CallError::timeout(call, limit)),
         }
     }
 

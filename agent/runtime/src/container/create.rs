@@ -1,17 +1,16 @@
-//! Making, starting and removing containers, each step safe to repeat.
+//! Making and starting containers, each step safe to repeat.
 //!
 //! In: a configuration. Out: record → snapshot → task, in this order: the record comes first because it keeps the snapshot
-//! from the garbage collector. An attempt that was cut off anywhere is found by its id: a task is adopted, anything
-//! less is made again from the configuration at hand.
+//! from the garbage collector. A creation that was cut off anywhere is found by its key: one with a task is adopted,
+//! anything less is left to its removal and made again, from the configuration at hand and under another id.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use containerd_client::services::v1::snapshots::PrepareSnapshotRequest;
 use containerd_client::services::v1::{
-    Container as Record, CreateContainerRequest, DeleteContainerRequest, GetContainerRequest,
-    ListContainersRequest,
+    Container as Record, CreateContainerRequest, GetContainerRequest, ListContainersRequest,
 };
 use containerd_client::types::Mount;
 use containerd_client::types::v1::Status;
@@ -19,6 +18,7 @@ use tonic::Code;
 
 use super::marks::{Exit, Marks};
 use super::record::{self, Identity, Template};
+use super::task::is_cut_off;
 use crate::containerd::Containerd;
 use crate::error::RuntimeError;
 use crate::image::etc::EtcFiles;
@@ -29,36 +29,67 @@ use crate::spec::{self, Facts, devices, seccomp, user};
 use crate::types::{ContainerConfig, ContainerId, Seccomp};
 
 const MAX_PROFILE: u64 = 1 << 20;
-/// containerd clears away the task of a call that was cut off on its own time, by the container's id and with nothing
-/// to wait for: a task that is made meanwhile could be taken for the old one.
-const SETTLE: Duration = Duration::from_millis(300);
+/// How often one call begins a creation that is cut off.
+const CREATIONS: u32 = 4;
+
+/// Why a container could not be made.
+enum MakeError {
+    /// Nothing is wrong with the container: what was begun is to be left alone and made again.
+    CutOff(RuntimeError),
+    Failed(RuntimeError),
+}
+
+impl From<RuntimeError> for MakeError {
+    fn from(error: RuntimeError) -> Self {
+        Self::Failed(error)
+    }
+}
 
 // === impl Containerd ===
 
 impl Containerd {
     pub(crate) async fn make(&self, config: &ContainerConfig) -> Result<ContainerId, RuntimeError> {
-        let id = record::id_of(&config.key);
         let image = self.config_of_image(&config.image.id).await?;
-        let facts = self.facts(config, &id, &image).await?;
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let found = self.client.generations(&config.key).await?;
+            if let Some(whole) = self.adopt(&found).await? {
+                return Ok(whole);
+            }
+            let generation = found.iter().map(|(_, known)| known.generation + 1).max().unwrap_or(0);
+            self.supersede(found).await?;
+            match self.make_generation(config, &image, generation).await {
+                Err(MakeError::CutOff(error)) if tries < CREATIONS => {
+                    tracing::info!(container = ?config.key, generation, %error, "a creation was cut off");
+                }
+                Err(MakeError::CutOff(error) | MakeError::Failed(error)) => return Err(error),
+                Ok(id) => return Ok(id),
+            }
+        }
+    }
+
+    async fn make_generation(
+        &self,
+        config: &ContainerConfig,
+        image: &ImageConfig,
+        generation: u32,
+    ) -> Result<ContainerId, MakeError> {
+        let id = record::id_of(&config.key, generation);
+        let facts = self.facts(config, &id, image).await?;
         let spec = spec::build(config, &facts)?;
         let log = log_sink::uri(&self.config.log_sink, &log_sink::Settings::of(config));
         let template = Template {
             snapshotter: &self.config.snapshotter,
             runc_root: &self.config.runc_root,
             runc_binary: self.config.runc_binary.as_deref(),
+            generation,
         };
         let record = record::build(config, &id, &spec, &log, &template)?;
-        if !self.client.create_record(&record).await? {
-            if self.adopt(&id).await? {
-                return Ok(id);
-            }
-            tracing::info!(container = id.0, "making a container again whose creation was cut off");
-            self.erase(&id).await?;
-            tokio::time::sleep(SETTLE).await;
-            self.client.create_record(&record).await?;
-        }
-        let chain_id = image.chain_id();
-        let rootfs = self.prepare_rootfs(&id, &chain_id, &config.image.id).await?;
+        // When it exists, then by a try of this call whose answer was lost.
+        self.client.create_record(&record).await?;
+        self.marks.forget(&id.0);
+        let rootfs = self.prepare_rootfs(&id, &image.chain_id(), &config.image.id).await?;
         self.make_task(&id, rootfs, &log, config.tty).await?;
         Ok(id)
     }
@@ -95,23 +126,16 @@ impl Containerd {
         }
     }
 
-    pub(crate) async fn erase(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        self.client.delete_task(&id.0).await?;
-        self.client.remove_snapshot(&self.config.snapshotter, &id.0).await?;
-        // Last, so that a removal which is cut off can be repeated.
-        self.client.delete_record(&id.0).await?;
-        self.marks.forget(&id.0);
-        Ok(())
-    }
-
-    /// True when what exists under the id is whole: it has a task, or it ran.
-    async fn adopt(&self, id: &ContainerId) -> Result<bool, RuntimeError> {
-        let Some((record, _)) = self.client.record(&id.0).await? else { return Ok(false) };
-        if self.marks.of(&record) != Marks::default() {
-            return Ok(true);
+    /// The one among a container's generations that is whole: it has a task, or it ran.
+    async fn adopt(&self, found: &[(Record, Identity)]) -> Result<Option<ContainerId>, RuntimeError> {
+        for (record, _) in found.iter().filter(|(_, known)| !known.superseded) {
+            let whole = self.marks.of(record) != Marks::default()
+                || self.client.task(&record.id).await?.is_some_and(|task| task.status() != Status::Unknown);
+            if whole {
+                return Ok(Some(ContainerId(record.id.clone())));
+            }
         }
-        let task = self.client.task(&id.0).await?;
-        Ok(task.is_some_and(|task| task.status() != Status::Unknown))
+        Ok(None)
     }
 
     /// The task. A refusal by runc (no such program, a bad mount) is the container's own end, as it is under CRI, where
@@ -122,14 +146,15 @@ impl Containerd {
         rootfs: Vec<Mount>,
         log: &str,
         tty: bool,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<(), MakeError> {
         match self.client.create_task(&id.0, rootfs, log, tty).await {
             Ok(()) => Ok(()),
+            Err(failed) if is_cut_off(&failed) => Err(MakeError::CutOff(failed.error)),
             Err(failed) if failed.is_refusal() => {
                 let reason = format!("failed to create containerd task: {}", message(&failed.error));
-                self.keep_exit(id, &Exit::refused(&reason)).await
+                Ok(self.keep_exit(id, &Exit::refused(&reason)).await?)
             }
-            Err(failed) => Err(failed.error),
+            Err(failed) => Err(MakeError::Failed(failed.error)),
         }
     }
 
@@ -137,7 +162,10 @@ impl Containerd {
     async fn make_task_again(&self, id: &ContainerId, identity: &Identity) -> Result<(), RuntimeError> {
         let image = self.config_of_image(&identity.image_id).await?;
         let rootfs = self.prepare_rootfs(id, &image.chain_id(), &identity.image_id).await?;
-        self.make_task(id, rootfs, &identity.log, identity.tty).await
+        match self.make_task(id, rootfs, &identity.log, identity.tty).await {
+            Err(MakeError::CutOff(error) | MakeError::Failed(error)) => Err(error),
+            Ok(()) => Ok(()),
+        }
     }
 
     /// A start that was answered with an error may still have succeeded, now or before.
@@ -306,13 +334,21 @@ impl Client {
         let request = GetContainerRequest { id: id.to_owned() };
         let found = rpc!(self, self.timeouts.metadata, containers.get(request)).await.optional()?;
         let record = found.and_then(|found| found.container);
-        Ok(record.and_then(|record| record::identity(&record).map(|identity| (record, identity))))
+        let known = record.and_then(|record| record::identity(&record).map(|identity| (record, identity)));
+        Ok(known.filter(|(_, identity)| !identity.superseded))
     }
 
-    /// All our records. Streamed: together they can be larger than a message.
+    /// All our records but superseded ones.
     pub(crate) async fn records(&self) -> Result<Vec<(Record, Identity)>, RuntimeError> {
+        let mut records = self.list_records(record::filter()).await?;
+        records.retain(|(_, identity)| !identity.superseded);
+        Ok(records)
+    }
+
+    /// Streamed: together they can be larger than a message.
+    pub(super) async fn list_records(&self, filter: String) -> Result<Vec<(Record, Identity)>, RuntimeError> {
         const CALL: &str = "containers.list_stream";
-        let request = ListContainersRequest { filters: vec![record::filter()] };
+        let request = ListContainersRequest { filters: vec![filter] };
         let mut stream = rpc!(self, self.timeouts.metadata, containers.list_stream(request)).await?;
         let mut records = Vec::new();
         loop {
@@ -326,11 +362,5 @@ impl Client {
                 Err(status) => return Err(self.failed(CALL, &status).into()),
             }
         }
-    }
-
-    async fn delete_record(&self, id: &str) -> Result<(), RuntimeError> {
-        let request = DeleteContainerRequest { id: id.to_owned() };
-        rpc!(self, self.timeouts.metadata, containers.delete(request)).await.optional()?;
-        Ok(())
     }
 }

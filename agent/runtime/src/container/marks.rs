@@ -148,7 +148,7 @@ impl Client {
     }
 
     /// Sets a label; no error when the container is gone.
-    async fn mark(&self, id: &str, label: &str, value: String) -> Result<(), RuntimeError> {
+    pub(super) async fn mark(&self, id: &str, label: &str, value: String) -> Result<(), RuntimeError> {
         let container =
             Record { id: id.to_owned(), labels: [(label.to_owned(), value)].into(), ..Default::default() };
         let mask = FieldMask { paths: vec![format!("labels.{label}")] };

@@ -21,6 +21,9 @@ const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
 const POD_UID: &str = "io.kubernetes.pod.uid";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
 const ATTEMPT: &str = "xebec.dev/attempt";
+const GENERATION: &str = "xebec.dev/generation";
+/// On a record whose creation was cut off and begun again under another id. Nobody but its removal looks at it.
+const SUPERSEDED: &str = "xebec.dev/superseded";
 /// Marks what is ours among the containers of the namespace.
 const MANAGED: &str = "xebec.dev/managed";
 const IMAGE_ID: &str = "xebec.dev/image-id";
@@ -43,6 +46,22 @@ pub(crate) fn filter() -> String {
     format!("labels.\"{MANAGED}\"==true")
 }
 
+/// Selects all generations of one container.
+pub(crate) fn filter_of(key: &ContainerKey) -> String {
+    let equal = |name: &str, value: &str| format!("labels.{name:?}=={value:?}");
+    [
+        equal(POD_UID, &key.pod_uid),
+        equal(CONTAINER_NAME, &key.container),
+        equal(ATTEMPT, &key.attempt.to_string()),
+    ]
+    .join(",")
+}
+
+/// The label of a record that another generation replaces.
+pub(crate) fn superseded() -> (&'static str, String) {
+    (SUPERSEDED, "true".to_owned())
+}
+
 /// `containerd.runc.v1.Options`: the client crate has the definition but not the type.
 #[derive(Clone, PartialEq, Message)]
 struct RuncOptions {
@@ -58,6 +77,9 @@ struct RuncOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) key: ContainerKey,
+    /// How often the creation of this container was begun before.
+    pub(crate) generation: u32,
+    pub(crate) superseded: bool,
     pub(crate) pod_namespace: String,
     pub(crate) pod_name: String,
     pub(crate) image_id: String,
@@ -72,12 +94,15 @@ pub(crate) struct Template<'a> {
     pub(crate) snapshotter: &'a str,
     pub(crate) runc_root: &'a Path,
     pub(crate) runc_binary: Option<&'a Path>,
+    pub(crate) generation: u32,
 }
 
-/// The id of a container: the same for the same key, on every node and after every restart.
-pub(crate) fn id_of(key: &ContainerKey) -> ContainerId {
+/// The id of a container: the same for the same key, on every node and after every restart. A creation that was cut off
+/// is begun again as the next generation: containerd clears away what the first had begun by its id, on its own time.
+pub(crate) fn id_of(key: &ContainerKey, generation: u32) -> ContainerId {
     let mut hash = Sha256::new();
-    for part in [key.pod_uid.as_bytes(), key.container.as_bytes(), &key.attempt.to_le_bytes()] {
+    let numbers = [key.attempt.to_le_bytes(), generation.to_le_bytes()].concat();
+    for part in [key.pod_uid.as_bytes(), key.container.as_bytes(), &numbers] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
@@ -104,6 +129,7 @@ pub(crate) fn build(
         (POD_UID, config.key.pod_uid.clone()),
         (CONTAINER_NAME, config.key.container.clone()),
         (ATTEMPT, config.key.attempt.to_string()),
+        (GENERATION, template.generation.to_string()),
         (MANAGED, "true".to_owned()),
         (IMAGE_ID, config.image.id.clone()),
         (CGROUP, cgroup_of(config, id)),
@@ -155,6 +181,8 @@ pub(crate) fn identity(record: &Record) -> Option<Identity> {
             container: label(CONTAINER_NAME)?,
             attempt: label(ATTEMPT)?.parse().ok()?,
         },
+        generation: label(GENERATION)?.parse().ok()?,
+        superseded: label(SUPERSEDED).is_some(),
         pod_namespace: label(POD_NAMESPACE)?,
         pod_name: label(POD_NAME)?,
         image_id: label(IMAGE_ID)?,
@@ -177,12 +205,13 @@ mod tests {
             container: container.into(),
             attempt,
         };
-        let id = id_of(&key("uid-1", "main", 0));
-        assert_eq!(id, id_of(&key("uid-1", "main", 0)));
+        let id = id_of(&key("uid-1", "main", 0), 0);
+        assert_eq!(id, id_of(&key("uid-1", "main", 0), 0));
         assert_eq!(id.0.len(), 32);
         for other in [key("uid-1", "main", 1), key("uid-1m", "ain", 0), key("uid-2", "main", 0)] {
-            assert_ne!(id, id_of(&other));
+            assert_ne!(id, id_of(&other, 0));
         }
+        assert_ne!(id, id_of(&key("uid-1", "main", 0), 1));
     }
 
     #[test]
@@ -190,16 +219,25 @@ mod tests {
         let mut config = config();
         config.labels.insert("hash".into(), "abc".into());
         config.tty = true;
-        let id = id_of(&config.key);
-        let template =
-            Template { snapshotter: "overlayfs", runc_root: Path::new("/run/x"), runc_binary: None };
-        let record = build(&config, &id, &Spec::default(), "binary:///sink?log-sink=x", &template).unwrap();
+        let id = id_of(&config.key, 2);
+        let template = Template {
+            snapshotter: "overlayfs",
+            runc_root: Path::new("/run/x"),
+            runc_binary: None,
+            generation: 2,
+        };
+        let mut record =
+            build(&config, &id, &Spec::default(), "binary:///sink?log-sink=x", &template).unwrap();
         let found = identity(&record).unwrap();
         assert_eq!(found.key, config.key);
         assert_eq!(found.labels, config.labels);
         assert_eq!(found.cgroup, format!("/kubepods/pod1/{}", id.0));
         assert!(found.tty);
+        assert_eq!((found.generation, found.superseded), (2, false));
         assert_eq!(record.snapshot_key, id.0);
+        let (name, value) = superseded();
+        record.labels.insert(name.into(), value);
+        assert!(identity(&record).unwrap().superseded);
         config.labels.insert("long".into(), "x".repeat(LONGEST_LABEL));
         assert!(build(&config, &id, &Spec::default(), "", &template).is_err());
     }

@@ -12,22 +12,20 @@ use containerd_client::services::v1::{
 use containerd_client::types::Mount;
 use containerd_client::types::v1::{Process, Status};
 use nix::libc::SIGKILL;
-use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use crate::error::RuntimeError;
-use crate::rpc::{CallError, Client, Optional, rpc};
+use crate::rpc::{CallError, Client, Optional, rpc, rpc_once};
 
 /// How long a killed process may take to die before the removal fails (it is tried again by the caller).
 const DEATH: Duration = Duration::from_secs(10);
-/// Between two tries to make a task while containerd clears away an earlier one.
-const CLEARING: Duration = Duration::from_millis(20);
-/// How long containerd is given for it.
-const CLEARED: Duration = Duration::from_secs(5);
 
-/// containerd still clears away what a call that was cut off had begun. It goes by the container's id: the folder of the
-/// earlier attempt is there, or the folder of this one was removed under the shim that was to start in it.
-fn is_being_cleared(failed: &CallError) -> bool {
+/// The call was cut off, or one before it was and containerd still clears away what that had begun: by the container's
+/// id, so the folder of the earlier attempt is there, or the new one was removed under the shim that was to start in it.
+pub(crate) fn is_cut_off(failed: &CallError) -> bool {
+    if matches!(failed.error, RuntimeError::Unreachable { .. }) {
+        return true;
+    }
     let message = failed.error.to_string();
     let folder_gone =
         message.contains("failed to start shim") && message.contains("no such file or directory");
@@ -48,7 +46,8 @@ impl Client {
         Ok(found.tasks)
     }
 
-    /// Makes a task, or finds the one that an earlier attempt made.
+    /// Makes a task, or finds the one that an earlier attempt made. Not repeated when containerd goes away meanwhile: what
+    /// it had begun is in the way of a second task of the same name ([`is_cut_off`]).
     pub(crate) async fn create_task(
         &self,
         id: &str,
@@ -65,26 +64,17 @@ impl Client {
             terminal,
             ..Default::default()
         };
-        let give_up = Instant::now() + CLEARED;
-        loop {
-            let failed = match rpc!(self, self.timeouts.task, tasks.create(request.clone())).await {
-                Ok(_) => return Ok(()),
-                Err(failed) if failed.code == Code::AlreadyExists => {
-                    let found = self.task(id).await?;
-                    if found.is_some_and(|task| task.status() != Status::Unknown) {
-                        return Ok(());
-                    }
-                    // A shim whose runc was cut off half-way: it knows the name but has no process.
-                    self.delete_task(id).await?;
-                    failed
+        match rpc_once!(self, self.timeouts.task, tasks.create(request)) {
+            Err(failed) if failed.code == Code::AlreadyExists => {
+                let found = self.task(id).await?;
+                if found.is_some_and(|task| task.status() != Status::Unknown) {
+                    return Ok(());
                 }
-                Err(failed) if is_being_cleared(&failed) => failed,
-                Err(failed) => return Err(failed),
-            };
-            if Instant::now() > give_up {
-                return Err(failed);
+                // A shim whose runc was cut off half-way: it knows the name but has no process.
+                self.delete_task(id).await?;
+                Err(failed)
             }
-            sleep(CLEARING).await;
+            answered => answered.map(|_| ()),
         }
     }
 
@@ -104,19 +94,19 @@ impl Client {
         }
     }
 
-    /// Kills what is left of a task and deletes it; no error when it is gone.
-    pub(crate) async fn delete_task(&self, id: &str) -> Result<(), RuntimeError> {
+    /// Kills what is left of a task and deletes it; false when there was none.
+    pub(crate) async fn delete_task(&self, id: &str) -> Result<bool, RuntimeError> {
         let request = DeleteTaskRequest { container_id: id.to_owned() };
         let delete = || rpc!(self, self.timeouts.task, tasks.delete(request.clone()));
         match delete().await {
             // "Cannot delete a running process", for which the versions of containerd have different codes.
             Err(failed) if failed.is_refusal() && failed.code != Code::NotFound => {}
-            answered => return answered.optional().map(|_| ()),
+            answered => return answered.optional().map(|found| found.is_some()),
         }
         self.kill_task(id, SIGKILL, true).await?;
         let request = WaitRequest { container_id: id.to_owned(), ..Default::default() };
         rpc!(self, DEATH, tasks.wait(request)).await.optional()?;
         delete().await.optional()?;
-        Ok(())
+        Ok(true)
     }
 }

@@ -1,8 +1,10 @@
 //! Leases: what a pull makes is kept from containerd's garbage collector until an image record refers to it.
 //!
 //! In: the image's name. Out: a lease of its own per pull. A failed pull leaves its lease behind, so that the next try
-//! finds the layers; it expires, and the first success for the same image removes the leftovers.
+//! finds the layers: never more than one per image, because every end of a pull removes those before it. It expires.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_client::services::v1::{
@@ -17,10 +19,57 @@ use crate::rpc::{Client, Optional, rpc};
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const EXPIRE: &str = "containerd.io/gc.expire";
 
+/// The leases of pulls under way.
+#[derive(Clone, Default)]
+pub(crate) struct Leases(Arc<Mutex<HashSet<String>>>);
+
+/// A lease in use. Dropped, it is one that may be removed.
+pub(crate) struct Lease {
+    pub(crate) id: String,
+    leases: Leases,
+}
+
 /// All leases of one image begin with this.
 fn prefix(image: &str) -> String {
     format!("xebec-pull-{}-", &hex::encode(Sha256::digest(image.as_bytes()))[..16])
 }
+
+// === impl Leases ===
+
+impl Leases {
+    pub(crate) fn hold(&self, id: String) -> Lease {
+        self.lock().insert(id.clone());
+        Lease { id, leases: self.clone() }
+    }
+
+    /// Removes the leases of an image but those in use and `kept`.
+    pub(crate) async fn release(
+        &self,
+        client: &Client,
+        image: &str,
+        kept: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        for id in client.leases_of(image).await? {
+            if kept != Some(id.as_str()) && !self.lock().contains(&id) {
+                let request = DeleteRequest { id, sync: false };
+                rpc!(client, client.timeouts.metadata, leases.delete(request)).await.optional()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.lock().remove(&self.id);
+    }
+}
+
+// === impl Client ===
 
 impl Client {
     /// A new lease for a pull of an image.
@@ -49,15 +98,10 @@ impl Client {
         Ok(())
     }
 
-    /// Removes every lease of an image: its record keeps what it needs.
-    pub(crate) async fn delete_leases(&self, image: &str) -> Result<(), RuntimeError> {
+    async fn leases_of(&self, image: &str) -> Result<Vec<String>, RuntimeError> {
         let prefix = prefix(image);
         let filters = vec![format!("id~=\"^{prefix}\"")];
         let found = rpc!(self, self.timeouts.metadata, leases.list(ListRequest { filters })).await?;
-        for lease in found.leases.into_iter().filter(|lease| lease.id.starts_with(&prefix)) {
-            let request = DeleteRequest { id: lease.id, sync: false };
-            rpc!(self, self.timeouts.metadata, leases.delete(request)).await.optional()?;
-        }
-        Ok(())
+        Ok(found.leases.into_iter().map(|lease| lease.id).filter(|id| id.starts_with(&prefix)).collect())
     }
 }

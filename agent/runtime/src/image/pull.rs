@@ -16,6 +16,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::content::{Labels, WriteError};
+use super::lease::{Lease, Leases};
 use super::manifest::{
     self, DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Document, ImageConfig, MAX_CONFIG, Manifest, OCI_INDEX,
     OCI_MANIFEST,
@@ -45,6 +46,7 @@ pub(crate) struct Puller {
     cache: Arc<ImageCache>,
     /// Pulls under way, by reference and credentials.
     running: Arc<Mutex<HashMap<(Reference, u64), Running>>>,
+    leases: Leases,
     /// One writer per blob and one unpacker per chain id.
     locks: Arc<Mutex<HashMap<String, Arc<AsyncMutex<()>>>>>,
 }
@@ -63,7 +65,7 @@ struct Pull<'a> {
     client: Client,
     session: Arc<Session>,
     reference: &'a Reference,
-    lease: String,
+    lease: &'a Lease,
 }
 
 // === impl Puller ===
@@ -76,6 +78,7 @@ impl Puller {
             snapshotter: snapshotter.into(),
             cache,
             running: Arc::default(),
+            leases: Leases::default(),
             locks: Arc::default(),
         }
     }
@@ -122,22 +125,32 @@ impl Puller {
         {
             return Ok(with_names(documents, reference, &target));
         }
-        let lease = self.client.create_lease(&name).await?;
-        let client = self.client.with_lease(&lease);
-        let pull = Pull { puller: self, client, session, reference, lease };
-        let documents = pull.fetch(&request.image, &resolved).await?;
-        self.client.delete_leases(&name).await?;
+        let lease = self.leases.hold(self.client.create_lease(&name).await?);
+        let client = self.client.with_lease(&lease.id);
+        let pull = Pull { puller: self, client, session, reference, lease: &lease };
+        let fetched = pull.fetch(&request.image, &resolved).await;
+        let kept = fetched.is_err().then(|| lease.id.clone());
+        drop(lease);
+        let released = self.leases.release(&self.client, &name, kept.as_deref()).await;
+        let documents = fetched?;
+        released?;
         Ok(with_names(&documents, reference, &target))
     }
 
     /// Unpacks an image whose blobs are here, but whose snapshots are not.
     pub(crate) async fn unpack_present(&self, name: &str, documents: &Documents) -> Result<(), RuntimeError> {
-        let lease = self.client.create_lease(name).await?;
-        let client = self.client.with_lease(&lease);
+        let lease = self.leases.hold(self.client.create_lease(name).await?);
+        let unpacked = self.unpack_layers(&lease, documents).await;
+        drop(lease);
+        // Everything is named already: nothing is lost with the lease.
+        unpacked.and(self.leases.release(&self.client, name, None).await)
+    }
+
+    async fn unpack_layers(&self, lease: &Lease, documents: &Documents) -> Result<(), RuntimeError> {
+        let client = self.client.with_lease(&lease.id);
         let chain = manifest::chain_ids(&documents.config.diff_ids);
         for (index, blob) in documents.manifest.layers.iter().enumerate() {
-            let unpacked = self.unpack_layer(&client, &lease, documents, &chain, index).await;
-            match unpacked {
+            match self.unpack_layer(&client, &lease.id, documents, &chain, index).await {
                 Ok(()) => {}
                 Err(WriteError::Runtime(error)) => return Err(error),
                 Err(WriteError::Mismatch(reason)) => {
@@ -145,7 +158,7 @@ impl Puller {
                 }
             }
         }
-        self.client.delete_leases(name).await
+        Ok(())
     }
 
     async fn unpack_layer(
@@ -330,7 +343,7 @@ impl Pull<'_> {
             }
             let layer = &documents.manifest.layers[index];
             self.puller
-                .unpack_layer(&self.client, &self.lease, documents, &chain, index)
+                .unpack_layer(&self.client, &self.lease.id, documents, &chain, index)
                 .await
                 .map_err(|error| error.of_pull(image, "layer", &layer.digest))?;
         }

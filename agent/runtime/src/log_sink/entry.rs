@@ -52,6 +52,17 @@ impl Lines {
         }
     }
 
+    pub(super) fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// More of an unfinished line may come, but not now: what is there becomes a partial entry.
+    pub(super) fn interrupt(&mut self, now: SystemTime, entries: &mut impl Entries) {
+        if self.is_pending() {
+            self.emit(b'P', &Stamp::new(now), entries);
+        }
+    }
+
     /// The stream has ended: a line without its newline is an entry all the same.
     pub(super) fn end(&mut self, now: SystemTime, entries: &mut impl Entries) {
         if !self.pending.is_empty() {
@@ -181,6 +192,19 @@ mod tests {
             ["stdout F <16384>"],
             "exactly full is one entry"
         );
+    }
+
+    #[test]
+    fn an_unfinished_line_goes_on_after_an_interruption() {
+        let mut kept = Kept(Vec::new(), usize::MAX);
+        let mut lines = Lines::new(Stream::Stderr);
+        lines.interrupt(UNIX_EPOCH, &mut kept);
+        lines.push(b"login: ", UNIX_EPOCH, &mut kept);
+        lines.interrupt(UNIX_EPOCH, &mut kept);
+        lines.interrupt(UNIX_EPOCH, &mut kept);
+        lines.push(b"me\n", UNIX_EPOCH, &mut kept);
+        lines.interrupt(UNIX_EPOCH, &mut kept);
+        assert_eq!(kept.0, ["stderr P login: ", "stderr F me"]);
     }
 
     #[test]
