@@ -42,6 +42,7 @@ pub struct TestImage {
 pub enum Packing {
     Plain,
     Gzip,
+    Zstd,
 }
 
 /// What is special about an image.
@@ -57,6 +58,10 @@ pub struct Recipe {
     pub packing: Packing,
     /// Bytes that do not compress, in a layer of their own.
     pub ballast: usize,
+    /// Two layers, the upper of which removes `/data/gone` and all that the lower has in `/opaque`.
+    pub whiteouts: bool,
+    /// Architecture in the index and the configuration.
+    pub architecture: String,
 }
 
 impl Default for Recipe {
@@ -70,6 +75,8 @@ impl Default for Recipe {
             index: true,
             packing: Packing::Gzip,
             ballast: 0,
+            whiteouts: false,
+            architecture: "amd64".into(),
         }
     }
 }
@@ -98,11 +105,15 @@ impl TestImage {
         if recipe.ballast > 0 {
             tars.push(ballast_layer(recipe.ballast)?);
         }
+        if recipe.whiteouts {
+            tars.extend(whiteout_layers()?);
+        }
         let mut descriptors = Vec::new();
         for tar in &tars {
             let (bytes, media_type) = match recipe.packing {
                 Packing::Plain => (tar.clone(), LAYER.to_owned()),
                 Packing::Gzip => (gzip(tar)?, format!("{LAYER}+gzip")),
+                Packing::Zstd => (zstd(tar)?, format!("{LAYER}+zstd")),
             };
             let size = bytes.len();
             let layer = image.put(bytes);
@@ -111,7 +122,7 @@ impl TestImage {
         }
         let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
         let config = json!({
-            "architecture": "amd64", "os": "linux",
+            "architecture": recipe.architecture, "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "config": {
                 "User": recipe.user, "Env": recipe.env, "Entrypoint": recipe.entrypoint, "Cmd": recipe.cmd,
@@ -133,7 +144,7 @@ impl TestImage {
         image.manifest = image.put(manifest);
         image.target = image.manifest.clone();
         if recipe.index {
-            let index = index(&image.manifest, manifest_size);
+            let index = index(&image.manifest, manifest_size, &recipe.architecture);
             image.target = image.put(index.to_string().into_bytes());
         }
         Ok(image)
@@ -153,7 +164,7 @@ pub fn media_type(document: &[u8]) -> Option<String> {
     Some(document["mediaType"].as_str()?.to_owned())
 }
 
-fn index(manifest: &str, size: usize) -> Value {
+fn index(manifest: &str, size: usize, own: &str) -> Value {
     let entry = |digest: &str, size: usize, os: &str, architecture: &str| {
         json!({"mediaType": MANIFEST, "digest": digest, "size": size,
             "platform": {"os": os, "architecture": architecture}})
@@ -162,7 +173,7 @@ fn index(manifest: &str, size: usize) -> Value {
     json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [
         entry(&absent, 7, "unknown", "unknown"),
         entry(&absent, 7, "linux", "s390x"),
-        entry(manifest, size, "linux", "amd64"),
+        entry(manifest, size, "linux", own),
     ]})
 }
 
@@ -207,6 +218,22 @@ fn ballast_layer(size: usize) -> Result<Vec<u8>> {
     Ok(tar.into_inner()?)
 }
 
+fn whiteout_layers() -> Result<[Vec<u8>; 2]> {
+    let layer = |files: &[&str]| {
+        let mut tar = tar::Builder::new(Vec::new());
+        entry(&mut tar, "data/", tar::EntryType::Directory, 0o755, b"")?;
+        entry(&mut tar, "opaque/", tar::EntryType::Directory, 0o755, b"")?;
+        for file in files {
+            entry(&mut tar, file, tar::EntryType::Regular, 0o644, b"")?;
+        }
+        anyhow::Ok(tar.into_inner()?)
+    };
+    Ok([
+        layer(&["data/gone", "data/kept", "opaque/old"])?,
+        layer(&["data/.wh.gone", "opaque/.wh..wh..opq", "opaque/new"])?,
+    ])
+}
+
 fn entry(
     tar: &mut tar::Builder<Vec<u8>>,
     path: &str,
@@ -227,4 +254,20 @@ fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(bytes)?;
     Ok(encoder.finish()?)
+}
+
+/// A zstd frame of raw blocks: well-formed, though nothing is compressed.
+fn zstd(bytes: &[u8]) -> Result<Vec<u8>> {
+    const BLOCK: usize = 128 << 10;
+    // Magic number; one segment, its length in four bytes.
+    let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xa0];
+    frame.extend(u32::try_from(bytes.len())?.to_le_bytes());
+    let blocks = bytes.len().div_ceil(BLOCK);
+    for (index, block) in bytes.chunks(BLOCK).enumerate() {
+        let last = u32::from(index + 1 == blocks);
+        let header = u32::try_from(block.len())? << 3 | last;
+        frame.extend(&header.to_le_bytes()[..3]);
+        frame.extend(block);
+    }
+    Ok(frame)
 }

@@ -155,7 +155,7 @@ fn answer(state: &Mutex<State>, address: SocketAddr, request: &Request<Incoming>
     let offset =
         range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let typed = media_type(&bytes).filter(|_| kind == "manifests");
-    blob(bytes, offset.unwrap_or(0), typed.as_deref(), fault)
+    blob(&bytes, offset.unwrap_or(0), typed.as_deref(), fault.as_ref())
 }
 
 /// `/v2/<repository>/<manifests|blobs>/<version>`.
@@ -165,29 +165,29 @@ fn parse(path: &str) -> Option<(&str, &str, &str)> {
     matches!(kind, "manifests" | "blobs").then_some((repository, kind, version))
 }
 
-fn blob(bytes: Bytes, offset: usize, typed: Option<&str>, fault: Option<Fault>) -> Response<Body> {
+fn blob(bytes: &Bytes, offset: usize, typed: Option<&str>, fault: Option<&Fault>) -> Response<Body> {
     let mut bytes = bytes.slice(offset.min(bytes.len())..);
     let length = bytes.len();
     let mut end = None;
     match fault {
-        Some(Fault::Status(code)) => return plain(code, "as told"),
+        Some(Fault::Status(code)) => return plain(*code, "as told"),
         Some(Fault::Corrupt) => {
             let mut changed = bytes.to_vec();
             changed[length / 2] ^= 1;
             bytes = changed.into();
         }
         Some(Fault::Longer) => bytes = [bytes.as_ref(), b"more"].concat().into(),
-        Some(Fault::CutAfter(kept)) => end = Some((kept, true)),
-        Some(Fault::HangAfter(kept)) => end = Some((kept, false)),
+        Some(Fault::CutAfter(kept)) => end = Some((*kept, true)),
+        Some(Fault::HangAfter(kept)) => end = Some((*kept, false)),
         None => {}
     }
     let status = if offset > 0 { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let builder = Response::builder().status(status).header("content-length", bytes.len());
     let builder = builder.header("content-type", typed.unwrap_or("application/octet-stream"));
-    response(builder, bytes, end)
+    response(builder, &bytes, end)
 }
 
-fn response(builder: http::response::Builder, bytes: Bytes, end: Option<(usize, bool)>) -> Response<Body> {
+fn response(builder: http::response::Builder, bytes: &Bytes, end: Option<(usize, bool)>) -> Response<Body> {
     use futures::stream::{self, StreamExt};
     let kept = end.map_or(bytes.len(), |(kept, _)| kept.min(bytes.len()));
     // Pieces, so that what comes before a fault is really sent.
@@ -209,7 +209,7 @@ fn response(builder: http::response::Builder, bytes: Bytes, end: Option<(usize, 
 }
 
 fn plain(code: u16, text: &'static str) -> Response<Body> {
-    response(Response::builder().status(code), Bytes::from_static(text.as_bytes()), None)
+    response(Response::builder().status(code), &Bytes::from_static(text.as_bytes()), None)
 }
 
 fn basic(name: &str, password: &str) -> String {
@@ -239,5 +239,5 @@ fn refusal(state: &State, address: SocketAddr, authorization: Option<&str>) -> O
         }
     };
     let builder = Response::builder().status(401).header("www-authenticate", challenge);
-    (!fits).then(|| response(builder, Bytes::from_static(b"no"), None))
+    (!fits).then(|| response(builder, &Bytes::from_static(b"no"), None))
 }

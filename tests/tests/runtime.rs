@@ -262,3 +262,81 @@ async fn twenty_containers_at_once() -> Result<()> {
     assert_eq!(attempts, (0..20).collect::<Vec<_>>());
     node.leaves_nothing().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_in_the_containers_cgroup() -> Result<()> {
+    let Some(node) = Fixture::start("limits_are_in_the_containers_cgroup", SINK).await? else {
+        return Ok(());
+    };
+    let image = node.pull().await?;
+    let mut config = node.config("main", &image, "exec sleep 100")?;
+    config.resources = Resources {
+        memory_limit: Some(64 << 20),
+        cpu_shares: Some(512),
+        cpu_quota: Some(50_000),
+        cpu_period: Some(100_000),
+        oom_score_adj: None,
+        pids_limit: Some(33),
+    };
+    let id = node.runtime.create(&config).await?;
+    node.runtime.start(&id).await?;
+    let cgroup = format!("{}/pod1/{}", node.containerd.cgroup.trim_start_matches('/'), id.0);
+    let root = std::path::Path::new("/sys/fs/cgroup");
+    // Version 1 has a hierarchy per controller, version 2 one for all; shares become a weight there.
+    for (v1, v2, old, new) in [
+        ("memory", "memory.max", ("memory.limit_in_bytes", "67108864"), "67108864"),
+        ("cpu", "cpu.max", ("cpu.cfs_quota_us", "50000"), "50000 100000"),
+        ("cpu", "cpu.weight", ("cpu.shares", "512"), "20"),
+        ("pids", "pids.max", ("pids.max", "33"), "33"),
+    ] {
+        let unified = root.join(&cgroup).join(v2);
+        let (file, expected) =
+            if unified.exists() { (unified, new) } else { (root.join(v1).join(&cgroup).join(old.0), old.1) };
+        let found = fs::read_to_string(&file).with_context(|| format!("{}", file.display()))?;
+        assert_eq!(found.trim(), expected, "{}", file.display());
+    }
+    node.leaves_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_ignores_signals_is_removed() -> Result<()> {
+    let Some(node) = Fixture::start("a_container_that_ignores_signals_is_removed", SINK).await? else {
+        return Ok(());
+    };
+    let image = node.pull().await?;
+    let script = "trap '' TERM INT HUP; (trap '' TERM; sleep 1000) & echo ready; while :; do sleep 1; done";
+    let id = node.runtime.create(&node.config("main", &image, script)?).await?;
+    node.runtime.start(&id).await?;
+    node.logged("main", "ready").await?;
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
+        node.runtime.signal(&id, signal).await?;
+    }
+    let late = node.runtime.exec(&id, &["true".into()], 10 * SECOND).await?;
+    assert_eq!(late.exit_code, 0, "it is still there");
+    node.runtime.remove(&id).await?;
+    assert_eq!(node.runtime.container(&id).await?, None);
+    let refused = node.runtime.exec(&id, &["true".into()], SECOND).await;
+    ensure!(refused.as_ref().is_err_and(|error| error.to_string().contains("not found")), "{refused:?}");
+    node.leaves_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_run_side_by_side() -> Result<()> {
+    let Some(node) = Fixture::start("commands_run_side_by_side", SINK).await? else { return Ok(()) };
+    let image = node.pull().await?;
+    let id = node.runtime.create(&node.config("main", &image, "exec sleep 100")?).await?;
+    node.runtime.start(&id).await?;
+    let mut running = Vec::new();
+    for number in 0..10 {
+        let (runtime, id) = (node.runtime.clone(), id.clone());
+        running.push(tokio::spawn(async move {
+            let command = ["sh".to_owned(), "-c".into(), format!("sleep 0.1; echo {number}; exit {number}")];
+            runtime.exec(&id, &command, 20 * SECOND).await
+        }));
+    }
+    for (number, command) in (0..).zip(running) {
+        let answer = command.await??;
+        assert_eq!((answer.exit_code, answer.output), (number, format!("{number}\n").into_bytes()));
+    }
+    node.leaves_nothing().await
+}

@@ -37,7 +37,7 @@ async fn an_image_is_pulled_named_and_removed() -> Result<()> {
         assert_eq!(found.id, image.id, "{name}");
         assert_eq!(found.repo_digest, image.repo_digest, "{name}");
     }
-    assert_eq!(node.runtime.images().await?, [image.clone()]);
+    assert_eq!(node.runtime.images().await?, std::slice::from_ref(&image));
     let mut config = node.config("main", &image, "")?;
     config.command.clear();
     node.run(&config).await?;
@@ -124,6 +124,10 @@ async fn what_does_not_match_its_digest_is_refused() -> Result<()> {
             );
             ensure!(refused.is_err());
             ensure!(node.runtime.images().await?.is_empty(), "nothing of it counts");
+            // What was right of it would not be fetched again.
+            for lease in node.ctr(&["leases", "ls", "-q"])?.split_whitespace() {
+                node.ctr(&["leases", "rm", "--sync", lease])?;
+            }
         }
     }
     let wrong = format!("sha256:{}", "0".repeat(64));
@@ -248,4 +252,58 @@ async fn a_lost_snapshot_is_unpacked_again() -> Result<()> {
     node.run(&node.config("main", &image, "echo again")?).await?;
     node.logged("main", "again").await?;
     node.leaves_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn layers_are_unpacked_whatever_their_packing() -> Result<()> {
+    for packing in [Packing::Plain, Packing::Gzip, Packing::Zstd] {
+        let recipe = Recipe { packing, whiteouts: true, ..Recipe::default() };
+        let node = Fixture::with_image("layers_are_unpacked_whatever_their_packing", SINK, &recipe).await?;
+        let Some(node) = node else { return Ok(()) };
+        let image = node.pull().await.with_context(|| format!("{packing:?}"))?;
+        let script = "ls /data; ls -A /opaque; echo end";
+        node.run(&node.config("main", &image, script)?).await?;
+        node.logged("main", "end").await?;
+        assert_eq!(node.log("main", "stdout")?, ["kept", "new", "end"], "{packing:?}: whiteouts hide");
+        node.leaves_nothing().await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_for_other_machines_is_refused() -> Result<()> {
+    let recipe = Recipe { architecture: "riscv64".into(), ..Recipe::default() };
+    let Some(node) = Fixture::with_image("an_image_for_other_machines_is_refused", SINK, &recipe).await?
+    else {
+        return Ok(());
+    };
+    let refused = node.runtime.pull(&request("busybox")).await.expect_err("not for this machine");
+    ensure!(refused.to_string().contains("no match for platform in manifest"), "{refused}");
+    assert_eq!(node.registry.requests().len(), 1, "nothing but the index was fetched");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_pulls_keep_one_lease_and_success_none() -> Result<()> {
+    let Some(node) = Fixture::start("failed_pulls_keep_one_lease_and_success_none", SINK).await? else {
+        return Ok(());
+    };
+    let upper = &node.image.layers[1];
+    for _ in 0..3 {
+        node.registry.fault(upper, Fault::Status(404), 1);
+        let failed = node.runtime.pull(&request("busybox")).await;
+        ensure!(matches!(failed, Err(PullError::NotFound { .. })), "{failed:?}");
+    }
+    let leases = node.ctr(&["leases", "ls"])?;
+    assert_eq!(leases.lines().filter(|line| line.contains("xebec-pull-")).count(), 1, "{leases}");
+    ensure!(leases.contains("containerd.io/gc.expire="), "the collector takes it in the end: {leases}");
+    let _ = node.registry.requests();
+    node.pull().await?;
+    let requests = node.registry.requests();
+    ensure!(
+        !requests.iter().any(|path| path.contains(&node.image.layers[0])),
+        "what came before the failure was kept: {requests:?}"
+    );
+    ensure!(node.ctr(&["leases", "ls", "-q"])?.is_empty(), "leases stay");
+    Ok(())
 }

@@ -140,3 +140,67 @@ async fn a_killed_shim_ends_its_container() -> Result<()> {
     ensure!(matches!(state, ContainerState::Exited { code: 137, .. }), "{state:?}");
     node.leaves_nothing().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ends_while_nobody_looks_is_found() -> Result<()> {
+    let Some(mut node) = Fixture::start("what_ends_while_nobody_looks_is_found", SINK).await? else {
+        return Ok(());
+    };
+    let image = node.pull().await?;
+    let mut events = node.runtime.events();
+    assert_eq!(events.recv().await, Some(RuntimeEvent::Gap));
+    let mut killed = Vec::new();
+    for name in ["first", "second"] {
+        let id = node.runtime.create(&node.config(name, &image, "exec sleep 100")?).await?;
+        node.runtime.start(&id).await?;
+        let state = node.runtime.container(&id).await?.context("it is there")?.state;
+        let ContainerState::Running { pid, .. } = state else { anyhow::bail!("{state:?}") };
+        killed.push((id, nix::unistd::Pid::from_raw(i32::try_from(pid)?)));
+    }
+    node.containerd.kill()?;
+    let before = std::time::SystemTime::now();
+    for (_, process) in &killed {
+        nix::sys::signal::kill(*process, nix::sys::signal::Signal::SIGKILL)?;
+    }
+    node.containerd.run()?;
+    next_event(&mut events, |event| *event == RuntimeEvent::Gap).await?;
+    let after_gap = node.runtime.containers().await?;
+    let fresh = node.restarted().await?.containers().await?;
+    for found in [after_gap, fresh] {
+        assert_eq!(found.len(), 2);
+        for container in found {
+            let ContainerState::Exited { code: 137, finished_at, .. } = container.state else {
+                anyhow::bail!("{:?}", container.state)
+            };
+            ensure!(finished_at >= before, "{finished_at:?} is not when it was killed, after {before:?}");
+        }
+    }
+    node.leaves_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_starts_is_never_taken_for_lost() -> Result<()> {
+    let test = "a_container_that_starts_is_never_taken_for_lost";
+    let Some(node) = Fixture::start(test, SINK).await? else { return Ok(()) };
+    let image = node.pull().await?;
+    let watching = {
+        let runtime = node.runtime.clone();
+        tokio::spawn(async move {
+            loop {
+                for container in runtime.containers().await? {
+                    ensure!(container.state != ContainerState::Unknown, "{container:?}");
+                    if container.key.container == "last" {
+                        return Ok(());
+                    }
+                }
+            }
+        })
+    };
+    for round in 0..12 {
+        let name = if round == 11 { "last".to_owned() } else { format!("c{round}") };
+        let id = node.runtime.create(&node.config(&name, &image, "exec sleep 100")?).await?;
+        node.runtime.start(&id).await?;
+    }
+    tokio::time::timeout(Duration::from_secs(20), watching).await???;
+    node.leaves_nothing().await
+}
