@@ -4,7 +4,7 @@
 
 use xebec_ebpf_common::{PodValue, Reason, ServiceValue, service_flags};
 
-use crate::flow::{self, Origin, Translation};
+use crate::flow::{self, Origin, Scratch, Translation};
 use crate::lookup::Lookup;
 use crate::packet::{Family, Packet, Parsed, Route};
 use crate::reject::{Rejectable, reject};
@@ -77,6 +77,26 @@ where
     }
     let Some(mut scratch) = tables.scratch() else { return Verdict::PASS };
     match flow::open(tables, parsed, service, &Origin { pod, ifindex: packet.ifindex() }, &mut scratch) {
+        Ok(()) => translate(packet, tables, parsed, &scratch.translation),
+        Err(reason) => Verdict::drop(reason),
+    }
+}
+
+/// Sends a packet that dials no service past the translated flow it [`flow::collides`] with.
+#[inline(always)]
+pub fn pass_by<A, P, L>(
+    packet: &mut P,
+    tables: &L,
+    parsed: &mut Parsed<A>,
+    pod: Option<u32>,
+    scratch: &mut Scratch<A>,
+) -> Verdict
+where
+    A: Family,
+    P: Packet + Route<A>,
+    L: Lookup<A>,
+{
+    match flow::open_direct(tables, parsed, &Origin { pod, ifindex: packet.ifindex() }, scratch) {
         Ok(()) => translate(packet, tables, parsed, &scratch.translation),
         Err(reason) => Verdict::drop(reason),
     }

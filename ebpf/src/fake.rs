@@ -178,8 +178,12 @@ macro_rules! family {
                 Ok(())
             }
 
-            fn put_flow(&self, key: &FlowKey<$addr>, value: &FlowValue<$addr>) {
-                self.$field.flows.borrow_mut().insert(*key, *value);
+            fn touch_flow(&self, key: &FlowKey<$addr>, last_seen: u32, state: u8) -> bool {
+                let mut flows = self.$field.flows.borrow_mut();
+                let Some(flow) = flows.get_mut(key) else { return false };
+                flow.last_seen = last_seen;
+                flow.state |= state;
+                true
             }
 
             fn remove_flow(&self, key: &FlowKey<$addr>) {

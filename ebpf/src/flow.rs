@@ -3,13 +3,16 @@
 //! In: a packet's tuple. Out: the flow it belongs to, or a new one. What the socket hooks translate has no flow.
 
 use xebec_ebpf_common::{
-    Addr, BackendValue, Be16, FlowKey, FlowValue, HOST_INDEX, Plain, Reason, ServiceValue, backend_flags,
-    direction, flow_state, service_flags, ticks,
+    Addr, Be16, FlowKey, FlowValue, HOST_INDEX, Plain, Reason, ServiceValue, backend_flags, direction,
+    flow_state, service_flags, ticks,
 };
 
 use crate::lookup::{InsertError, Lookup};
 use crate::packet::{Family, Parsed, Transport, tcp};
 use crate::select::choose;
+
+/// Bits of a TCP connection that no new one may join.
+const CLOSING: u8 = flow_state::CLIENT_FIN | flow_state::BACKEND_FIN | flow_state::RESET;
 
 /// Masquerade ports tried before the range counts as exhausted.
 const PORT_ATTEMPTS: u32 = 8;
@@ -21,6 +24,18 @@ pub struct Origin {
     pub pod: Option<u32>,
     /// Interface its packets arrive at.
     pub ifindex: u32,
+}
+
+/// Where the two ends of a new flow are.
+struct Place {
+    /// Index of the pod of this node that is the backend.
+    pod: Option<u32>,
+    /// The backend is on this node.
+    local: bool,
+    /// Index of the pod of this node that is the client.
+    client: Option<u32>,
+    /// The backend may not see the client's address.
+    must_masquerade: bool,
 }
 
 /// What a flow makes of a packet.
@@ -75,14 +90,57 @@ where
 /// packet that opens a connection ends a flow whose backend is gone or whose connection is closing, and finds none.
 #[inline(always)]
 pub fn find<A: Addr, L: Lookup<A>>(tables: &L, parsed: &Parsed<A>, scratch: &mut Scratch<A>) -> bool {
-    let Some(flow) = tables.flow(&parsed.key) else { return false };
-    if flow.direction == direction::FORWARD && parsed.opens() && is_over(tables, parsed, &flow) {
-        end(tables, &flow, scratch);
+    if !read(tables, &parsed.key, scratch) {
         return false;
     }
-    touch(tables, parsed, &flow, scratch);
-    translate(&flow, &mut scratch.translation);
+    if scratch.flow.direction == direction::FORWARD
+        && parsed.opens()
+        && is_over(tables, parsed, &scratch.flow)
+    {
+        end(tables, scratch);
+        return false;
+    }
+    translate(&scratch.flow, &mut scratch.translation);
+    touch(tables, parsed, scratch);
     true
+}
+
+/// Copies the entry under `key` to `scratch.flow`. The kernel gives the memory of an entry that is removed to the next one
+/// at once, under the eyes of whoever still reads it; an entry names its flow, so that a foreign one is seen.
+#[inline(always)]
+fn read<A: Addr, L: Lookup<A>>(tables: &L, key: &FlowKey<A>, scratch: &mut Scratch<A>) -> bool {
+    let Some(flow) = tables.flow(key) else { return false };
+    scratch.flow = *flow;
+    if is_forward(&scratch.flow, key) {
+        scratch.flow.direction = direction::FORWARD;
+        return true;
+    }
+    scratch.flow.direction = direction::REPLY;
+    is_reply(&scratch.flow, key)
+}
+
+/// The same for the key in `scratch`.
+#[inline(always)]
+fn reread<A: Addr, L: Lookup<A>>(tables: &L, scratch: &mut Scratch<A>) -> bool {
+    let Some(flow) = tables.flow(&scratch.key) else { return false };
+    scratch.flow = *flow;
+    is_forward(&scratch.flow, &scratch.key)
+}
+
+#[inline(always)]
+fn is_forward<A: Addr>(flow: &FlowValue<A>, key: &FlowKey<A>) -> bool {
+    flow.client_port == key.sport
+        && flow.vip_port == key.dport
+        && flow.client == key.src
+        && flow.vip == key.dst
+}
+
+#[inline(always)]
+fn is_reply<A: Addr>(flow: &FlowValue<A>, key: &FlowKey<A>) -> bool {
+    flow.backend_port == key.sport
+        && flow.snat_port == key.dport
+        && flow.backend == key.src
+        && flow.snat == key.dst
 }
 
 #[inline(always)]
@@ -112,18 +170,69 @@ pub fn open<A: Family, L: Lookup<A>>(
     scratch: &mut Scratch<A>,
 ) -> Result<(), Reason> {
     let Some(choice) = choose(tables, service, parsed.key.src) else { return Err(Reason::NoLiveBackend) };
+    begin(&mut scratch.flow, parsed, origin, tables.now());
+    scratch.flow.backend_id = choice.id;
+    scratch.flow.service_id = service.id;
+    (scratch.flow.backend, scratch.flow.backend_port) = (choice.backend.addr, choice.backend.port);
     let pod = tables.pod(&choice.backend.addr).map(|pod| pod.index);
-    begin(&mut scratch.flow, parsed, choice.id, &choice.backend, service, origin, tables.now());
-    // The reply entry first: it reserves the source the backend sees.
     let local = pod.is_some() || choice.backend.flags & backend_flags::LOCAL != 0;
-    let mut must_masquerade = must_masquerade(&scratch.flow, service, origin, local);
+    let must_masquerade = must_masquerade(&scratch.flow, service, origin, local);
+    establish(tables, &Place { pod, local, client: origin.pod, must_masquerade }, scratch)
+}
+
+/// Whether answers to a packet that dials no service would be taken for those of a translated flow: the same client reaches
+/// the same backend from the same port. A flow that is over makes way.
+#[inline(never)]
+pub fn collides<A: Addr, L: Lookup<A>>(tables: &L, parsed: &Parsed<A>, scratch: &mut Scratch<A>) -> bool {
+    let key = &mut scratch.key;
+    (key.src, key.sport, key.dst, key.dport) =
+        (parsed.key.dst, parsed.key.dport, parsed.key.src, parsed.key.sport);
+    (key.proto, key.pad) = (parsed.key.proto, [0; 3]);
+    let Some(flow) = tables.flow(key) else { return false };
+    scratch.flow = *flow;
+    if !is_reply(&scratch.flow, &scratch.key) {
+        return false;
+    }
+    if parsed.transport == Transport::Tcp && scratch.flow.state & CLOSING != 0 {
+        end(tables, scratch);
+        return false;
+    }
+    true
+}
+
+/// Opens a flow for a packet that dials no service but [`collides`]: it keeps its destination and gets another source.
+#[inline(never)]
+pub fn open_direct<A: Family, L: Lookup<A>>(
+    tables: &L,
+    parsed: &Parsed<A>,
+    origin: &Origin,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    begin(&mut scratch.flow, parsed, origin, tables.now());
+    let pod = tables.pod(&parsed.key.dst).map(|pod| pod.index);
+    establish(
+        tables,
+        &Place { pod, local: pod.is_some(), client: origin.pod, must_masquerade: true },
+        scratch,
+    )
+}
+
+/// Inserts both entries of the flow in `scratch`, with another source where it must have one.
+#[inline(always)]
+fn establish<A: Family, L: Lookup<A>>(
+    tables: &L,
+    place: &Place,
+    scratch: &mut Scratch<A>,
+) -> Result<(), Reason> {
+    // The reply entry first: it reserves the source the backend sees.
+    let mut must_masquerade = place.must_masquerade;
     if !must_masquerade {
         reply_key(&scratch.flow, &mut scratch.key);
         match tables.insert_flow(&scratch.key, &scratch.flow) {
             Ok(()) => {}
             // Another flow of this client reaches the same backend from the same port: this one gets another source.
             // A backend in the node's own namespace would answer that source over loopback, out of our sight.
-            Err(InsertError::Exists) if pod.is_some() || !local => must_masquerade = true,
+            Err(InsertError::Exists) if place.pod.is_some() || !place.local => must_masquerade = true,
             Err(InsertError::Exists) => return Err(Reason::MasqueradePortsExhausted),
             Err(InsertError::Full) => return Err(Reason::FlowTableFull),
         }
@@ -132,49 +241,42 @@ pub fn open<A: Family, L: Lookup<A>>(
         masquerade(tables, scratch)?;
     }
     scratch.flow.direction = direction::FORWARD;
-    if let Err(error) = tables.insert_flow(&parsed.key, &scratch.flow) {
+    forward_key(&scratch.flow, &mut scratch.key);
+    if let Err(error) = tables.insert_flow(&scratch.key, &scratch.flow) {
+        scratch.translation.to = scratch.key;
         reply_key(&scratch.flow, &mut scratch.key);
         tables.remove_flow(&scratch.key);
         // Two first packets of one flow on two CPUs: the other one's choice stands.
-        return match tables.flow(&parsed.key) {
-            Some(other) if error == InsertError::Exists => {
-                translate(&other, &mut scratch.translation);
-                Ok(())
-            }
-            _ => Err(Reason::FlowTableFull),
-        };
+        scratch.key = scratch.translation.to;
+        if error == InsertError::Exists && reread(tables, scratch) {
+            translate(&scratch.flow, &mut scratch.translation);
+            return Ok(());
+        }
+        return Err(Reason::FlowTableFull);
     }
-    if let Some(index) = origin.pod {
+    if let Some(index) = place.client {
         tables.mark_flows(index);
     }
-    match pod {
+    match place.pod {
         Some(index) => tables.mark_flows(index),
-        None if local => tables.mark_flows(HOST_INDEX),
+        None if place.local => tables.mark_flows(HOST_INDEX),
         None => {}
     }
     translate(&scratch.flow, &mut scratch.translation);
     Ok(())
 }
 
+/// A flow without translation, as far as the packet tells.
 #[inline(always)]
-fn begin<A: Addr>(
-    flow: &mut FlowValue<A>,
-    parsed: &Parsed<A>,
-    id: u32,
-    backend: &BackendValue<A>,
-    service: &ServiceValue,
-    origin: &Origin,
-    now: u32,
-) {
+fn begin<A: Addr>(flow: &mut FlowValue<A>, parsed: &Parsed<A>, origin: &Origin, now: u32) {
     let key = &parsed.key;
     (flow.client, flow.client_port) = (key.src, key.sport);
     (flow.vip, flow.vip_port) = (key.dst, key.dport);
-    (flow.backend, flow.backend_port) = (backend.addr, backend.port);
+    (flow.backend, flow.backend_port) = (key.dst, key.dport);
     (flow.snat, flow.snat_port) = (key.src, key.sport);
     flow.ifindex = origin.ifindex;
     flow.last_seen = now;
-    flow.backend_id = id;
-    flow.service_id = service.id;
+    (flow.backend_id, flow.service_id) = (0, 0);
     flow.proto = key.proto;
     (flow.direction, flow.state, flow.pad) = (direction::REPLY, 0, 0);
 }
@@ -191,15 +293,13 @@ fn reply_key<A: Addr>(flow: &FlowValue<A>, key: &mut FlowKey<A>) {
     (key.proto, key.pad) = (flow.proto, [0; 3]);
 }
 
-/// Removes both entries of a flow.
+/// Removes both entries of the flow in `scratch`.
 #[inline(never)]
-fn end<A: Addr, L: Lookup<A>>(tables: &L, flow: &FlowValue<A>, scratch: &mut Scratch<A>) -> u32 {
-    // The entry may be reused as soon as it is removed, so the other key is taken first.
-    reply_key(flow, &mut scratch.key);
-    scratch.translation.to = scratch.key;
-    forward_key(flow, &mut scratch.key);
+fn end<A: Addr, L: Lookup<A>>(tables: &L, scratch: &mut Scratch<A>) -> u32 {
+    reply_key(&scratch.flow, &mut scratch.key);
     tables.remove_flow(&scratch.key);
-    tables.remove_flow(&scratch.translation.to);
+    forward_key(&scratch.flow, &mut scratch.key);
+    tables.remove_flow(&scratch.key);
     0
 }
 
@@ -247,9 +347,12 @@ fn masquerade<A: Addr, L: Lookup<A>>(tables: &L, scratch: &mut Scratch<A>) -> Re
 /// Whether an opening packet may not join the flow it matches.
 #[inline(always)]
 fn is_over<A: Addr, L: Lookup<A>>(tables: &L, parsed: &Parsed<A>, flow: &FlowValue<A>) -> bool {
-    let closing = flow_state::CLIENT_FIN | flow_state::BACKEND_FIN | flow_state::RESET;
-    if parsed.transport == Transport::Tcp && flow.state & closing != 0 {
+    if parsed.transport == Transport::Tcp && flow.state & CLOSING != 0 {
         return true;
+    }
+    // Without a service the flow has the destination it dialled.
+    if flow.service_id == 0 {
+        return false;
     }
     match tables.backend(flow.backend_id) {
         Some(backend) => backend.addr != flow.backend || backend.port != flow.backend_port,
@@ -257,38 +360,32 @@ fn is_over<A: Addr, L: Lookup<A>>(tables: &L, parsed: &Parsed<A>, flow: &FlowVal
     }
 }
 
-/// Notes a packet. Both entries are written, but only when the state changes or the time is old, so that most packets
-/// write nothing; writing the other one also brings it back if it was lost.
+/// Notes a packet in both entries, but only when the state changes or the time is old, so that most packets write nothing.
 #[inline(always)]
-fn touch<A: Addr, L: Lookup<A>>(
-    tables: &L,
-    parsed: &Parsed<A>,
-    flow: &FlowValue<A>,
-    scratch: &mut Scratch<A>,
-) {
-    let now = tables.now();
-    let state = flow.state | seen(parsed, flow.direction);
-    if state != flow.state || now.wrapping_sub(flow.last_seen) >= ticks::REFRESH {
-        refresh(tables, flow, scratch, now, state);
+fn touch<A: Addr, L: Lookup<A>>(tables: &L, parsed: &Parsed<A>, scratch: &mut Scratch<A>) {
+    let (now, state) = (tables.now(), seen(parsed, scratch.flow.direction));
+    if scratch.flow.state | state != scratch.flow.state
+        || now.wrapping_sub(scratch.flow.last_seen) >= ticks::REFRESH
+    {
+        refresh(tables, scratch, now, state);
     }
 }
 
+/// Entries are changed where they lie: to replace one would free it under the eyes of other CPUs. One that was lost is
+/// brought back.
 #[inline(never)]
-fn refresh<A: Addr, L: Lookup<A>>(
-    tables: &L,
-    flow: &FlowValue<A>,
-    scratch: &mut Scratch<A>,
-    now: u32,
-    state: u8,
-) -> u32 {
-    scratch.flow = *flow;
-    (scratch.flow.last_seen, scratch.flow.state) = (now, state);
-    scratch.flow.direction = direction::FORWARD;
+fn refresh<A: Addr, L: Lookup<A>>(tables: &L, scratch: &mut Scratch<A>, now: u32, state: u8) -> u32 {
+    (scratch.flow.last_seen, scratch.flow.state) = (now, scratch.flow.state | state);
     forward_key(&scratch.flow, &mut scratch.key);
-    tables.put_flow(&scratch.key, &scratch.flow);
-    scratch.flow.direction = direction::REPLY;
+    if !tables.touch_flow(&scratch.key, now, state) {
+        scratch.flow.direction = direction::FORWARD;
+        let _ = tables.insert_flow(&scratch.key, &scratch.flow);
+    }
     reply_key(&scratch.flow, &mut scratch.key);
-    tables.put_flow(&scratch.key, &scratch.flow);
+    if !tables.touch_flow(&scratch.key, now, state) {
+        scratch.flow.direction = direction::REPLY;
+        let _ = tables.insert_flow(&scratch.key, &scratch.flow);
+    }
     0
 }
 

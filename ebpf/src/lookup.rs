@@ -1,7 +1,8 @@
 //! The tables and the few facts of the world that the logic asks for.
 //!
-//! In: keys. Out: values in place: the kernel's stack has no room for many copies. A
-//! value may change while it is read; each field is good by itself. One implementation reads BPF maps, the other hash maps of `std`.
+//! In: keys. Out: values in place: the kernel's stack has no room for many copies. A value may change while it is read, and
+//! once its entry is removed it may become another entry's: what must fit together is copied at once, and a flow is checked.
+//! One implementation reads BPF maps, the other hash maps of `std`.
 
 use core::ops::{Deref, DerefMut};
 
@@ -68,8 +69,8 @@ pub trait Lookup<A: Addr>: Node {
     fn scratch(&self) -> Option<Self::Mut<'_, Scratch<A>>>;
     /// Adds a flow entry under a tuple that has none.
     fn insert_flow(&self, key: &FlowKey<A>, value: &FlowValue<A>) -> Result<(), InsertError>;
-    /// Writes a flow entry whether or not there is one.
-    fn put_flow(&self, key: &FlowKey<A>, value: &FlowValue<A>);
+    /// Sets the time of a flow entry and adds bits to its state, in place; false when there is none.
+    fn touch_flow(&self, key: &FlowKey<A>, last_seen: u32, state: u8) -> bool;
     /// Removes a flow entry.
     fn remove_flow(&self, key: &FlowKey<A>);
     /// The client's last choice.

@@ -5,7 +5,7 @@
 
 use xebec_ebpf_common::{HOST_INDEX, Reason, ServiceKey, scope};
 
-use crate::deliver::{serve, to_pod, translate};
+use crate::deliver::{pass_by, serve, to_pod, translate};
 use crate::flow;
 use crate::lookup::Lookup;
 use crate::packet::{Family, Packet, Route};
@@ -30,9 +30,13 @@ where
     if parsed.has_ports()
         && tables.has_flows(source.index)
         && let Some(mut scratch) = tables.scratch()
-        && flow::find(tables, &parsed, &mut scratch)
     {
-        return translate(packet, tables, &mut parsed, &scratch.translation);
+        if flow::find(tables, &parsed, &mut scratch) {
+            return translate(packet, tables, &mut parsed, &scratch.translation);
+        }
+        if parsed.opens() && flow::collides(tables, &parsed, &mut scratch) {
+            return pass_by(packet, tables, &mut parsed, Some(source.index), &mut scratch);
+        }
     }
     if let Some(pod) = tables.pod(&parsed.key.dst) {
         return to_pod(packet, &pod);
@@ -45,6 +49,7 @@ where
             scope: scope::INTERNAL,
         })
     {
+        let service = *service;
         return serve(packet, tables, &mut parsed, &service, Some(source.index));
     }
     Verdict::PASS

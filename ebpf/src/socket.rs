@@ -145,12 +145,7 @@ pub fn mapped<A: Addr>(endpoint: Endpoint<A>) -> Endpoint<V6> {
 /// The frontend under an address. On the node itself a loopback address means the node's own address, so that NodePorts
 /// answer on localhost.
 #[inline(always)]
-fn find<'a, A, L, S>(
-    tables: &'a L,
-    socket: &S,
-    to: Endpoint<A>,
-    protocol: u8,
-) -> Option<L::Ref<'a, ServiceValue>>
+fn find<A, L, S>(tables: &L, socket: &S, to: Endpoint<A>, protocol: u8) -> Option<ServiceValue>
 where
     A: Addr,
     L: Lookup<A> + Client<A>,
@@ -167,6 +162,7 @@ where
     }
     tables
         .service(&key)
+        .map(|service| *service)
         .filter(|service| service.count > 0 && (!loopback || service.kind == service_kind::NODE_PORT))
 }
 

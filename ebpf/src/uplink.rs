@@ -5,7 +5,7 @@
 
 use xebec_ebpf_common::{HOST_INDEX, Reason, ServiceKey, scope};
 
-use crate::deliver::{serve, to_pod, translate};
+use crate::deliver::{pass_by, serve, to_pod, translate};
 use crate::flow;
 use crate::lookup::Lookup;
 use crate::packet::{Family, Packet, Parsed, Route};
@@ -27,9 +27,13 @@ where
         if parsed.has_ports()
             && tables.has_flows(pod.index)
             && let Some(mut scratch) = tables.scratch()
-            && flow::find(tables, &parsed, &mut scratch)
         {
-            return translate(packet, tables, &mut parsed, &scratch.translation);
+            if flow::find(tables, &parsed, &mut scratch) {
+                return translate(packet, tables, &mut parsed, &scratch.translation);
+            }
+            if parsed.opens() && flow::collides(tables, &parsed, &mut scratch) {
+                return pass_by(packet, tables, &mut parsed, None, &mut scratch);
+            }
         }
         return to_pod(packet, &pod);
     }
@@ -37,6 +41,7 @@ where
         return Verdict::PASS;
     }
     if let Some(service) = tables.service(&key(&parsed, scope::EXTERNAL)) {
+        let service = *service;
         if let Some(mut scratch) = tables.scratch()
             && flow::find(tables, &parsed, &mut scratch)
         {

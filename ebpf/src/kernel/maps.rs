@@ -162,8 +162,14 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn put_flow(&self, key: &FlowKey<$addr>, value: &FlowValue<$addr>) {
-                let _ = $flows.insert(key, value, BPF_ANY.into());
+            fn touch_flow(&self, key: &FlowKey<$addr>, last_seen: u32, state: u8) -> bool {
+                let Some(flow) = $flows.get_ptr_mut(key) else { return false };
+                // SAFETY: as above; two CPUs that write at once write about the same time, and bits that were seen.
+                unsafe {
+                    (&raw mut (*flow).last_seen).write(last_seen);
+                    (*flow).state |= state;
+                }
+                true
             }
 
             #[inline(always)]
