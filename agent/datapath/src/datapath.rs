@@ -78,7 +78,6 @@ impl Datapath {
             datapath.attach_uplink(uplink)?;
         }
         attach::collect(&datapath.0.pins)?;
-        attach::discard_other_versions(&datapath.0.pins);
         Ok(datapath)
     }
 
@@ -136,16 +135,25 @@ impl Datapath {
         test_run::run(&self.0.programs, hook, interface, packet, repeat)
     }
 
+    /// Removes what an agent of another ABI version pinned. Only once every pod is attached again: a link that was not taken
+    /// over ends with its pin.
+    pub fn discard_other_versions(&self) {
+        attach::discard_other_versions(&self.0.pins);
+    }
+
     /// Ends flows and affinities that were idle for too long. One call does a bounded piece of the work; [`Self::run`]
     /// calls it forever.
     pub fn sweep(&self) -> Result<Swept> {
         expiry::sweep(&self.0.maps, &mut lock(&self.0.walk))
     }
 
-    /// Sweeps until dropped.
+    /// Sweeps until dropped; after the first interval, in which the agent adopts its pods, pins of other versions go.
     pub async fn run(&self) {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        interval.tick().await;
+        interval.tick().await;
+        self.discard_other_versions();
         loop {
             interval.tick().await;
             match self.sweep() {
