@@ -18,6 +18,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MsFlags, mount};
@@ -33,9 +34,9 @@ pub use self::traffic::{
     Family, PATIENCE, PORT, Server, TcpClient, UdpClient, is_refused, serve_tcp, serve_udp,
 };
 
-/// Size of the maps in tests: small ones are made at once.
+/// Size of the maps in tests: small ones are made at once, but a loop of connections leaves many flows behind.
 pub const CAPACITY: Capacity =
-    Capacity { services: 128, backends: 128, slots: 256, pods: 32, flows: 1024, affinity: 64 };
+    Capacity { services: 128, backends: 128, slots: 256, pods: 32, flows: 262_144, affinity: 64 };
 
 /// A network namespace held by a descriptor.
 pub struct Netns(File);
@@ -52,9 +53,9 @@ pub struct FabricNode {
     /// From 1.
     pub number: u8,
     pub netns: Netns,
-    pub datapath: Datapath,
     pub config: DatapathConfig,
     pub cgroup: Cgroup,
+    datapath: Option<Datapath>,
     services: AtomicU32,
 }
 
@@ -189,16 +190,27 @@ impl FabricNode {
         mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .context("mounting a bpffs")?;
         let cgroup = Cgroup::create()?;
-        let addresses = vec![node_address(number, Family::V4), node_address(number, Family::V6)];
-        let mut config = DatapathConfig::new(bpffs, cgroup.path().to_path_buf(), addresses);
-        config.uplink = Some("up0".to_owned());
-        config.capacity = CAPACITY;
+        let config = node_config(number, &bpffs, cgroup.path());
         let datapath = netns.run(|| {
             forward_packets()?;
             ip_batch(&uplink_lines(number, nodes))?;
             Ok(Datapath::open(&config)?)
         })?;
-        Ok(Self { number, netns, datapath, config, cgroup, services: AtomicU32::new(1) })
+        Ok(Self { number, netns, config, cgroup, datapath: Some(datapath), services: AtomicU32::new(1) })
+    }
+
+    /// Its open datapath.
+    ///
+    /// # Panics
+    /// After [`Self::close`].
+    #[must_use]
+    pub fn datapath(&self) -> &Datapath {
+        self.datapath.as_ref().expect("the datapath is open")
+    }
+
+    /// Lets go of the datapath, as an agent that ends.
+    pub fn close(&mut self) {
+        self.datapath = None;
     }
 
     /// The node's address.
@@ -226,7 +238,7 @@ impl FabricNode {
                  route add {v6}/128 dev {interface}\n",
                 path.display()
             ))?;
-            self.datapath.attach_pod(interface)?;
+            self.datapath().attach_pod(interface)?;
             Ok(nix::net::if_::if_nametoindex(interface.as_str())?)
         })?;
         let netns_cookie = pod.netns.run(|| {
@@ -242,8 +254,9 @@ impl FabricNode {
             ))?;
             Ok(xebec_datapath::netns_cookie()?)
         })?;
+        self.netns.run(|| await_operational(interface))?;
         for address in [v4, v6] {
-            self.datapath.pods().put(&PodEntry { address, ifindex, mac, host_mac, netns_cookie })?;
+            self.datapath().pods().put(&PodEntry { address, ifindex, mac, host_mac, netns_cookie })?;
         }
         Ok(pod)
     }
@@ -251,19 +264,19 @@ impl FabricNode {
     /// Puts a service into this node's tables.
     pub fn serve(&self, service: &Service) -> Result<()> {
         let id = self.services.fetch_add(1, Ordering::Relaxed);
-        Ok(self.datapath.lb().apply(&service.ops(self.number, id))?)
+        Ok(self.datapath().lb().apply(&service.ops(self.number, id))?)
     }
 
     /// Packets counted for a reason so far.
     pub fn dropped(&self, reason: &str) -> Result<u64> {
-        let drops = self.datapath.drops()?;
+        let drops = self.datapath().drops()?;
         let found = drops.iter().find(|drop| drop.reason == reason);
         Ok(found.with_context(|| format!("no reason is called {reason}"))?.packets)
     }
 
     /// Nothing was dropped or refused.
     pub fn ensure_no_drops(&self) -> Result<()> {
-        let drops: Vec<_> = self.datapath.drops()?.into_iter().filter(|drop| drop.packets > 0).collect();
+        let drops: Vec<_> = self.datapath().drops()?.into_iter().filter(|drop| drop.packets > 0).collect();
         ensure!(drops.is_empty(), "node {}: {drops:?}", self.number);
         Ok(())
     }
@@ -280,6 +293,25 @@ impl Pod {
             Family::V6 => Ipv6Addr::new(0xfd99, self.node.into(), 0, 0, 0, 0, 0, self.number.into()).into(),
         }
     }
+}
+
+/// Settings of a node's datapath.
+#[must_use]
+pub fn node_config(number: u8, bpffs: &Path, cgroup: &Path) -> DatapathConfig {
+    let addresses = vec![node_address(number, Family::V4), node_address(number, Family::V6)];
+    let mut config = DatapathConfig::new(bpffs.to_path_buf(), cgroup.to_path_buf(), addresses);
+    config.uplink = Some("up0".to_owned());
+    config.capacity = CAPACITY;
+    config
+}
+
+/// Waits until the kernel's queue of an interface takes packets, which is a little after its other end came up.
+fn await_operational(interface: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !ip(&format!("-o link show dev {interface}"))?.contains("state UP") {
+        ensure!(Instant::now() < deadline, "{interface} does not come up");
+    }
+    Ok(())
 }
 
 fn node_address(number: u8, family: Family) -> IpAddr {

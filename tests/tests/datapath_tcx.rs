@@ -121,7 +121,7 @@ fn pods_reach_pods_nodes_and_the_outside_without_flow_state() {
             }
             world.second().netns.run(|| ping(source))?;
         }
-        ensure!(world.first().datapath.sweep()?.seen == 0, "a flow was made");
+        ensure!(world.first().datapath().sweep()?.seen == 0, "a flow was made");
         world.ensure_clean()
     });
 }
@@ -287,6 +287,32 @@ fn two_flows_from_one_source_port_to_one_backend_do_not_collide() {
 }
 
 #[test]
+fn a_direct_connection_from_the_port_of_a_translated_one_gets_its_own_answers() {
+    on_world(|world| {
+        let _server = serve_tcp(&world.far.netns)?;
+        for family in Family::BOTH {
+            let (vip, direct) = (family.vip(22, 80), endpoint(&world.far, family));
+            world.fabric.serve(&cluster_ip(vip, Protocol::Tcp, direct, 2))?;
+            world.near.netns.run(|| {
+                let mut translated = TcpClient::connect_from(40_001, vip)?;
+                // The first one lives.
+                let mut beside = TcpClient::connect_from(40_001, direct).context("beside a live flow")?;
+                ensure!(beside.seen != translated.seen, "both are {}", beside.seen);
+                beside.echo(b"mine")?;
+                translated.echo(b"and mine")?;
+                drop((beside, translated));
+                // The first one is over, though its flow is remembered for a while.
+                drop(TcpClient::connect_from(40_002, vip)?);
+                TcpClient::connect_from(40_002, direct)
+                    .context("after a flow that ended")?
+                    .echo(b"mine again")
+            })?;
+        }
+        world.ensure_clean()
+    });
+}
+
+#[test]
 fn a_service_without_endpoints_refuses() {
     on_world(|world| {
         for family in Family::BOTH {
@@ -301,7 +327,7 @@ fn a_service_without_endpoints_refuses() {
             ensure_refused(&world.fabric.hub, node_port).context("from outside")?;
             ensure_refused(&world.first().netns, vip).context("from the node itself")?;
         }
-        ensure!(world.first().dropped("no_endpoint")? == 16, "{:?}", world.first().datapath.drops()?);
+        ensure!(world.first().dropped("no_endpoint")? == 16, "{:?}", world.first().datapath().drops()?);
         Ok(())
     });
 }

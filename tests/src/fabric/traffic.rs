@@ -230,7 +230,8 @@ impl UdpClient {
             self.socket.recv_from(&mut buffer).with_context(|| format!("no answer from {}", self.to))?;
         ensure!(from == self.to, "{from} answers instead of {}", self.to);
         let answer = std::str::from_utf8(&buffer[..len])?;
-        let (seen, echoed) = answer.split_once('\n').context("a server's answer has two lines")?;
+        let (seen, echoed) =
+            answer.split_once('\n').with_context(|| format!("{from} answers {answer:?} to {word:?}"))?;
         ensure!(echoed == word, "{echoed} comes back instead of {word}");
         Ok(seen.parse()?)
     }
