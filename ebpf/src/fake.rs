@@ -3,6 +3,8 @@
 //! In: what a test puts there. Out: what the logic made of it. Capacity is enforced, and checksum updates follow
 //! `inet_proto_csum_replace_by_diff`, with and without a checksum left to the interface.
 
+pub mod wire;
+
 use std::boxed::Box;
 use std::cell::{Cell, RefCell, RefMut};
 use std::collections::HashMap;
