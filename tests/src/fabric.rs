@@ -142,6 +142,11 @@ fn joined<T>(result: std::thread::Result<Result<T>>) -> Result<T> {
 impl Fabric {
     /// A hub in the calling thread's namespace, which is the test's own, and nodes beside it. `dir` holds their bpffs.
     pub fn create(dir: &Path, nodes: u8) -> Result<Self> {
+        Self::create_with(dir, nodes, |_| {})
+    }
+
+    /// The same with other settings.
+    pub fn create_with(dir: &Path, nodes: u8, change: fn(&mut DatapathConfig)) -> Result<Self> {
         let hub = Netns::current()?;
         ip_batch(
             "link add br0 type bridge mcast_snooping 0\n\
@@ -150,8 +155,9 @@ impl Fabric {
              addr add 172.31.7.254/24 dev br0\n\
              addr add fd31:7::fe/64 dev br0 nodad\n",
         )?;
-        let nodes =
-            (1..=nodes).map(|number| FabricNode::create(dir, number, nodes)).collect::<Result<_>>()?;
+        let nodes = (1..=nodes)
+            .map(|number| FabricNode::create(dir, number, nodes, change))
+            .collect::<Result<_>>()?;
         Ok(Self { hub, nodes })
     }
 
@@ -175,11 +181,11 @@ impl Fabric {
 // === impl FabricNode ===
 
 impl FabricNode {
-    fn create(dir: &Path, number: u8, nodes: u8) -> Result<Self> {
+    fn create(dir: &Path, number: u8, nodes: u8, change: fn(&mut DatapathConfig)) -> Result<Self> {
         let netns = Netns::create()?;
         let path = netns.path();
         ip_batch(&format!(
-            "link add n{number} type veth peer name up0 netns {}\n\
+            "link add n{number} type veth peer name up0 address 02:00:00:02:00:{number:02x} netns {}\n\
              link set n{number} master br0\n\
              link set n{number} addrgenmode none\n\
              link set n{number} up\n",
@@ -190,7 +196,8 @@ impl FabricNode {
         mount(Some("bpf"), &bpffs, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .context("mounting a bpffs")?;
         let cgroup = Cgroup::create()?;
-        let config = node_config(number, &bpffs, cgroup.path());
+        let mut config = node_config(number, &bpffs, cgroup.path());
+        change(&mut config);
         let datapath = netns.run(|| {
             forward_packets()?;
             ip_batch(&uplink_lines(number, nodes))?;
