@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A node without pods: its own processes are the clients, addresses on `lo` the backends.
 struct Host {
     datapath: Datapath,
-    _cgroup: Cgroup,
+    cgroup: Cgroup,
 }
 
 fn host(node: &Node) -> Result<Host> {
@@ -40,7 +40,7 @@ fn host(node: &Node) -> Result<Host> {
     config.capacity = Capacity { services: 64, backends: 64, slots: 64, pods: 64, flows: 64, affinity: 64 };
     let datapath = Datapath::open(&config)?;
     cgroup.enter()?;
-    Ok(Host { datapath, _cgroup: cgroup })
+    Ok(Host { datapath, cgroup })
 }
 
 fn mount_bpffs(path: &Path) -> Result<()> {
@@ -167,6 +167,164 @@ fn unconnected_datagrams_show_the_address_that_was_spoken_to() {
                 ensure!(from == vip, "the answer shows {from}, not {vip}");
             }
         }
+        Ok(())
+    });
+}
+
+/// The service at `10.96.0.10:80` and its sister over IPv6, both for one backend of each family.
+fn serve_web(host: &Host) -> Result<()> {
+    for (id, vip, backend) in
+        [(1, "10.96.0.10:80", "192.0.2.2:8080"), (2, "[fd00::10]:80", "[2001:db8::2]:8080")]
+    {
+        let ops = service(id, vip, Protocol::Tcp, FrontendKind::ClusterIp, &[backend.parse()?])?;
+        host.datapath.lb().apply(&ops)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_ipv6_socket_reaches_ipv4_services_in_mapped_form() {
+    on_node(|node| async move {
+        let host = host(&node)?;
+        serve_web(&host)?;
+        connect_through("[::ffff:10.96.0.10]:80", "192.0.2.2:8080")?;
+
+        host.datapath.lb().apply(&service(
+            3,
+            "10.96.0.53:53",
+            Protocol::Udp,
+            FrontendKind::ClusterIp,
+            &["192.0.2.2:5353".parse()?],
+        )?)?;
+        let (server, client) = (UdpSocket::bind("192.0.2.2:5353")?, UdpSocket::bind("[::]:0")?);
+        let vip: SocketAddr = "[::ffff:10.96.0.53]:53".parse()?;
+        ask(&server, &client, |word| client.send_to(word, vip), vip)
+    });
+}
+
+#[test]
+fn a_connected_datagram_socket_speaks_to_one_backend() {
+    on_node(|node| async move {
+        let host = host(&node)?;
+        for (id, vip, backend, local) in [
+            (1, "10.96.0.53:53", "192.0.2.2:5353", "0.0.0.0:0"),
+            (2, "[fd00::53]:53", "[2001:db8::2]:5353", "[::]:0"),
+        ] {
+            let ops = service(id, vip, Protocol::Udp, FrontendKind::ClusterIp, &[backend.parse()?])?;
+            host.datapath.lb().apply(&ops)?;
+            let (server, client) = (UdpSocket::bind(backend)?, UdpSocket::bind(local)?);
+            let vip: SocketAddr = vip.parse()?;
+            client.connect(vip)?;
+            ensure!(client.peer_addr()? == vip, "getpeername shows {}", client.peer_addr()?);
+            ask(&server, &client, |word| client.send(word), vip)?;
+        }
+        Ok(())
+    });
+}
+
+/// Two datagrams and their answers, which must show `vip` as their sender.
+fn ask(
+    server: &UdpSocket,
+    client: &UdpSocket,
+    send: impl Fn(&[u8]) -> std::io::Result<usize>,
+    vip: SocketAddr,
+) -> Result<()> {
+    server.set_read_timeout(Some(PATIENCE))?;
+    client.set_read_timeout(Some(PATIENCE))?;
+    for word in [b"one", b"two"] {
+        send(word)?;
+        let mut buffer = [0; 16];
+        let (len, from) = server.recv_from(&mut buffer)?;
+        server.send_to(&buffer[..len], from)?;
+        let (len, from) = client.recv_from(&mut buffer)?;
+        ensure!(&buffer[..len] == word && from == vip, "{:?} from {from}", &buffer[..len]);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_port_answers_on_the_nodes_addresses_and_on_localhost() {
+    on_node(|node| async move {
+        let host = host(&node)?;
+        for (id, own, local, backend) in [
+            (1, "192.0.2.1:30080", "127.0.0.1:30080", "192.0.2.2:8080"),
+            (2, "[2001:db8::1]:30080", "[::1]:30080", "[2001:db8::2]:8080"),
+        ] {
+            let ops = service(id, own, Protocol::Tcp, FrontendKind::NodePort, &[backend.parse()?])?;
+            host.datapath.lb().apply(&ops)?;
+            connect_through(own, backend)?;
+            connect_through(local, backend)?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn sockets_of_other_cgroups_are_left_alone() {
+    on_node(|node| async move {
+        let host = host(&node)?;
+        serve_web(&host)?;
+        let elsewhere = Cgroup::create()?;
+        elsewhere.enter()?;
+        for vip in ["10.96.0.10:80", "[fd00::10]:80"] {
+            let outcome = TcpStream::connect_timeout(&vip.parse()?, Duration::from_millis(200));
+            ensure!(outcome.is_err(), "{vip} was translated for another node's process");
+        }
+        connect_nothing_else(&host)
+    });
+}
+
+/// Addresses that are no service's are reached as they are.
+fn connect_nothing_else(host: &Host) -> Result<()> {
+    host.cgroup.enter()?;
+    connect_through("192.0.2.2:9999", "192.0.2.2:9999")?;
+    connect_through("[2001:db8::2]:9999", "[2001:db8::2]:9999")
+}
+
+#[test]
+fn a_service_that_moves_takes_new_connections_along() {
+    on_node(|node| async move {
+        let host = host(&node)?;
+        serve_web(&host)?;
+        connect_through("10.96.0.10:80", "192.0.2.2:8080")?;
+        let ops = service(
+            1,
+            "10.96.0.10:80",
+            Protocol::Tcp,
+            FrontendKind::ClusterIp,
+            &["192.0.2.1:8081".parse()?],
+        )?;
+        host.datapath.lb().apply(&ops)?;
+        connect_through("10.96.0.10:80", "192.0.2.1:8081")
+    });
+}
+
+#[test]
+fn every_backend_of_a_service_gets_its_share() {
+    on_node(|node| async move {
+        let host = host(&node)?;
+        let backends: Vec<SocketAddr> =
+            (0..4).map(|i| format!("192.0.2.2:{}", 8080 + i).parse()).collect::<Result<_, _>>()?;
+        host.datapath.lb().apply(&service(
+            1,
+            "10.96.0.10:80",
+            Protocol::Tcp,
+            FrontendKind::ClusterIp,
+            &backends,
+        )?)?;
+        let listeners = backends.iter().map(TcpListener::bind).collect::<Result<Vec<_>, _>>()?;
+        let vip: SocketAddr = "10.96.0.10:80".parse()?;
+        // Held open, so that each listener's queue tells how many it got.
+        let clients =
+            (0..64).map(|_| TcpStream::connect_timeout(&vip, PATIENCE)).collect::<Result<Vec<_>, _>>()?;
+        let mut shares = Vec::new();
+        for listener in &listeners {
+            listener.set_nonblocking(true)?;
+            shares.push(std::iter::from_fn(|| listener.accept().ok()).count());
+        }
+        ensure!(shares.iter().sum::<usize>() == clients.len(), "{shares:?}");
+        // Sixteen each are expected; fewer than two has a chance below one in a million.
+        ensure!(shares.iter().all(|share| *share >= 2), "{shares:?}");
         Ok(())
     });
 }
