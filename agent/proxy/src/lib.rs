@@ -12,6 +12,7 @@
 //!
 //! [`LbOp`]: xebec_datapath::lb::LbOp
 
+mod applied;
 mod backends;
 mod desired;
 mod endpoints;
@@ -36,6 +37,7 @@ mod topology;
 mod tracker;
 mod types;
 
+pub use applied::Applied;
 pub use error::{Error, Result};
 pub use health::node_is_eligible;
 pub use observe::{HealthCheck, HealthCheckChange, NoLocalEndpoints, Observer, SyncReport};

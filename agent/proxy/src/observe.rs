@@ -4,12 +4,18 @@
 
 use std::time::Duration;
 
+use crate::applied::Applied;
+
 /// Receives what happened. Called from the proxy's loop: an implementation must not block.
 pub trait Observer: Send + Sync {
     /// A change has arrived that is not written yet.
     fn queued(&self) {}
     /// Changes were written, or (with `error`) were not.
     fn synced(&self, report: &SyncReport);
+    /// The tables follow the EndpointSlices this far.
+    fn applied(&self, applied: Applied) {
+        drop(applied);
+    }
     /// Services with a health-check port came, went or have another number of endpoints here.
     fn health_checks(&self, changes: &[HealthCheckChange]) {
         let _ = changes;

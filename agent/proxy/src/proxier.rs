@@ -150,6 +150,7 @@ impl<S: LbSink> Proxier<S> {
             }
             self.drain(&mut services, &mut slices)?;
             self.synchronise();
+            self.tell_applied();
         }
     }
 
@@ -184,7 +185,7 @@ impl<S: LbSink> Proxier<S> {
         let Some(event) = next(event, "EndpointSlices")? else { return Ok(()) };
         match &event {
             Event::Apply(object) | Event::InitApply(object) => self.tracker.apply_slice(object),
-            Event::Delete(object) => self.tracker.delete_slice(&key_of(object)),
+            Event::Delete(object) => self.tracker.slice_deleted(object),
             Event::Init | Event::InitDone => {}
         }
         if let Some(listed) = self.slices.advance(&event) {
@@ -260,6 +261,17 @@ impl<S: LbSink> Proxier<S> {
         }
         debug!(?report, "synchronised");
         self.config.observer.synced(&report);
+    }
+
+    fn tell_applied(&mut self) {
+        // A list that is being received shows old objects beside what it does not show yet.
+        if self.planner.is_some()
+            && !self.tracker.has_changes()
+            && self.slices.seen.is_none()
+            && let Some(applied) = self.tracker.written()
+        {
+            self.config.observer.applied(applied);
+        }
     }
 
     /// Plans and applies; says how many operations that took.

@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
+use crate::applied::{Applied, Progress};
 use crate::desired::{Context, Desired, desired};
 use crate::endpoints::{self, Slice};
 use crate::service::{self, Service};
@@ -25,6 +26,7 @@ pub(crate) struct Tracker {
     /// The service of each slice, to find what a slice left.
     owners: HashMap<ServiceKey, ServiceKey>,
     changes: Changes,
+    progress: Progress,
 }
 
 /// What changed since the last time somebody asked.
@@ -52,6 +54,7 @@ impl Tracker {
             slices: HashMap::new(),
             owners: HashMap::new(),
             changes: Changes::default(),
+            progress: Progress::default(),
         }
     }
 
@@ -75,6 +78,7 @@ impl Tracker {
 
     pub(crate) fn apply_slice(&mut self, object: &discovery::EndpointSlice) {
         let name = key_of(object);
+        self.progress.seen(object);
         let parsed = endpoints::owner(object)
             .and_then(|owner| endpoints::parse(&owner, object, &self.node_name).map(|slice| (owner, slice)));
         let Some((owner, slice)) = parsed else { return self.delete_slice(&name) };
@@ -85,6 +89,7 @@ impl Tracker {
         if of_service.get(&name) == Some(&slice) {
             return;
         }
+        self.progress.replace(of_service.get(&name), Some(&slice));
         of_service.insert(name.clone(), slice);
         self.owners.insert(name, owner.clone());
         let trigger = endpoints::trigger_time(object);
@@ -94,7 +99,7 @@ impl Tracker {
     pub(crate) fn delete_slice(&mut self, name: &ServiceKey) {
         let Some(owner) = self.owners.remove(name) else { return };
         if let Some(of_service) = self.slices.get_mut(&owner) {
-            of_service.remove(name);
+            self.progress.replace(of_service.remove(name).as_ref(), None);
             if of_service.is_empty() {
                 self.slices.remove(&owner);
             }
@@ -139,6 +144,17 @@ impl Tracker {
     /// What changed since the last call.
     pub(crate) fn take(&mut self) -> Changes {
         mem::take(&mut self.changes)
+    }
+
+    /// A slice was deleted: its last revision is that of its deletion.
+    pub(crate) fn slice_deleted(&mut self, object: &discovery::EndpointSlice) {
+        self.progress.seen(object);
+        self.delete_slice(&key_of(object));
+    }
+
+    /// Everything up to now is in the tables. How far that is, when it is further than before.
+    pub(crate) fn written(&mut self) -> Option<Applied> {
+        self.progress.written()
     }
 
     /// These changes were not written after all.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use xebec_datapath::lb::Scope;
 
 use super::*;
+use crate::applied::Applied;
 use crate::model::Model;
 use crate::observe::Observer;
 
@@ -68,9 +69,19 @@ fn observed_config() -> (ProxyConfig, mpsc::UnboundedReceiver<SyncReport>, watch
 }
 
 fn start(model: &Arc<Model>) -> Bench {
+    let (config, reports, node, health_checks) = observed_config();
+    start_with(model, config, reports, node, health_checks)
+}
+
+fn start_with(
+    model: &Arc<Model>,
+    config: ProxyConfig,
+    reports: mpsc::UnboundedReceiver<SyncReport>,
+    node: watch::Sender<NodeView>,
+    health_checks: Told,
+) -> Bench {
     let (services, service_events) = mpsc::unbounded();
     let (slices, slice_events) = mpsc::unbounded();
-    let (config, reports, node, health_checks) = observed_config();
     let stop = CancellationToken::new();
     let proxier = Proxier::new(config, Arc::clone(model));
     let task = tokio::spawn(proxier.run(service_events.boxed(), slice_events.boxed(), stop.clone()));
@@ -238,5 +249,41 @@ async fn sink_that_fails_is_tried_ever_less_often() {
     bench.model.tables().broken = false;
     assert!(bench.synced().await.error.is_none());
     assert_eq!(bench.reach("10.96.0.1"), Some(1));
+    bench.stop().await;
+}
+
+/// Keeps the newest progress only.
+struct Follower(watch::Sender<Applied>);
+
+impl Observer for Follower {
+    fn synced(&self, _: &SyncReport) {}
+
+    fn applied(&self, applied: Applied) {
+        self.0.send_replace(applied);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_is_told_when_the_tables_have_it_and_not_before() {
+    let (mut config, reports, node, health_checks) = observed_config();
+    let (sender, mut applied) = watch::channel(Applied::default());
+    config.observer = Arc::new(Follower(sender));
+    let bench = start_with(&Arc::new(Model::new(100, 100)), config, reports, node, health_checks);
+    let revised = |revision: &str, addresses: &[&str]| {
+        let mut slice = slice("web", addresses);
+        slice.metadata.resource_version = Some(revision.to_owned());
+        slice
+    };
+    bench.list_services(&[service("web", "10.96.0.1")]);
+    bench.list_slices(&[revised("7", &["10.1.0.1"])]);
+    assert_eq!(applied.wait_for(|a| a.revision > 0).await.unwrap().revision, 7);
+    bench.model.tables().fail_after = Some(1);
+    let began = Instant::now();
+    bench.slices.unbounded_send(Ok(Event::Apply(revised("9", &["10.1.0.2"])))).unwrap();
+    assert_eq!(applied.wait_for(|a| a.revision > 7).await.unwrap().revision, 9);
+    assert!(began.elapsed() >= WRITE_RETRY.0 / 2, "the first write failed");
+    // What means nothing to the tables is progress all the same.
+    bench.slices.unbounded_send(Ok(Event::Apply(revised("12", &["10.1.0.2"])))).unwrap();
+    applied.wait_for(|a| a.revision == 12).await.unwrap();
     bench.stop().await;
 }
