@@ -14,8 +14,12 @@ pub struct KubeletConfig {
     pub node_addresses: Vec<IpAddr>,
     /// Pods' folders live in `pods/` below it: `/var/lib/xebec`.
     pub state_dir: PathBuf,
+    /// A folder on the disk that holds the images.
+    pub image_dir: PathBuf,
     /// `/var/log/pods`.
     pub log_dir: PathBuf,
+    /// Folder for links to logs under the names that collectors look for (`/var/log/containers`); none: no links.
+    pub log_links_dir: Option<PathBuf>,
     /// cgroup that `kubepods` is made in, relative to the hierarchies' roots; empty for the roots themselves.
     pub cgroup_root: String,
     pub cluster_dns: ClusterDns,
@@ -40,7 +44,9 @@ impl KubeletConfig {
             node_name: node_name.to_owned(),
             node_addresses,
             state_dir: PathBuf::from("/var/lib/xebec"),
+            image_dir: PathBuf::from("/var/lib"),
             log_dir: PathBuf::from("/var/log/pods"),
+            log_links_dir: None,
             cgroup_root: String::new(),
             cluster_dns: ClusterDns::default(),
             resolv_conf: PathBuf::from("/etc/resolv.conf"),

@@ -24,6 +24,9 @@ use crate::volume::PodDirs;
 /// Label with the fingerprint of the spec a container was made from.
 pub const LABEL_SPEC_HASH: &str = "xebec.io/spec-hash";
 
+/// Label with `status.containerStatuses[].imageID`: the repository and the digest it was pulled by.
+pub const LABEL_IMAGE_ID: &str = "xebec.io/image-id";
+
 pub(crate) const DEFAULT_TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Parts that were made before.
@@ -143,7 +146,10 @@ pub(crate) fn build(
     let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|word| crate::expansion::expand(word, lookup)).collect()
     };
-    let labels = BTreeMap::from([(LABEL_SPEC_HASH.to_owned(), pod::spec_hash(container))]);
+    let labels = BTreeMap::from([
+        (LABEL_SPEC_HASH.to_owned(), pod::spec_hash(container)),
+        (LABEL_IMAGE_ID.to_owned(), parts.image.repo_digest.clone()),
+    ]);
     let config = ContainerConfig {
         key: ContainerKey { pod_uid: pod::uid(pod).0, container: container.name.clone(), attempt },
         pod_namespace: pod::namespace(pod).to_owned(),

@@ -1,13 +1,15 @@
 //! A container's environment variables.
 //!
-//! Pure. In: Pod, Container, the referenced objects, Services, the pod's addresses. Out: names and values, or the
+//! Pure but for files that a `fileKeyRef` names. In: Pod, Container, the referenced objects, Services, the pod's addresses. Out: names and values, or the
 //! sentence that goes into `CreateContainerConfigError`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, Pod};
 
 use crate::downward::{self, DownwardContext};
+use crate::env_file;
 use crate::expansion::expand;
 use crate::objects::ObjectSnapshot;
 use crate::pod;
@@ -21,6 +23,8 @@ pub struct EnvContext<'a> {
     /// From [`crate::service_env`].
     pub services: BTreeMap<String, String>,
     pub node: NodeCapacity,
+    /// Folder of a volume of the pod.
+    pub volume: &'a (dyn Fn(&str) -> PathBuf + Sync),
 }
 
 /// Why a container cannot get its environment.
@@ -128,6 +132,16 @@ fn from_source(
             None => Err(missing(format!("couldn't find key {} in Secret {namespace}/{}", key.key, key.name))),
         };
     }
+    if let Some(key) = &source.file_key_ref {
+        return match env_file::value(&(context.volume)(&key.volume_name), &key.path, &key.key)? {
+            Some(value) => Ok(Some(value)),
+            None if key.optional.unwrap_or(false) => Ok(None),
+            None => Err(EnvError::from(format!(
+                "environment variable key {:?} not found in file {:?} of volume {:?}",
+                key.key, key.path, key.volume_name
+            ))),
+        };
+    }
     Err(EnvError::from(format!("environment variable {} has a source that is not supported", variable.name)))
 }
 
@@ -187,6 +201,7 @@ mod tests {
                 ("X".into(), "never".into()),
             ]),
             node: NodeCapacity { milli_cpu: 1000, memory: 1, ephemeral_storage: 1 },
+            volume: &|name| PathBuf::from("/nowhere").join(name),
         };
         build(&pod.spec.as_ref().unwrap().containers[0], &context)
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use xebec_runtime::types::{Container, ContainerRuntime, ContainerState};
 
+use crate::log_links;
 use crate::node::Node;
 use crate::pod::PodUid;
 use crate::pod_network::PodNetworking;
@@ -29,6 +30,7 @@ pub(crate) async fn clean<R: ContainerRuntime, N: PodNetworking>(node: Arc<Node<
         }
     }
     clean_logs(&node);
+    log_links::clean(node.config.log_links_dir.as_deref());
 }
 
 async fn clean_containers<R: ContainerRuntime, N: PodNetworking>(node: &Node<R, N>) {

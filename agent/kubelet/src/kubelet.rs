@@ -12,6 +12,7 @@ use xebec_runtime::types::ContainerRuntime;
 
 use crate::cgroup::{CgroupError, Cgroups};
 use crate::config::KubeletConfig;
+use crate::image_gc;
 use crate::node::{KnownPods, Node};
 use crate::pod_network::PodNetworking;
 use crate::recorder::Recorder;
@@ -30,6 +31,7 @@ pub enum KubeletError {
 pub struct Kubelet {
     pods: KnownPods,
     task: AbortOnDropHandle<()>,
+    _image_gc: AbortOnDropHandle<()>,
 }
 
 impl Kubelet {
@@ -58,8 +60,9 @@ impl Kubelet {
         }
         let node = Arc::new(Node::new(config, client.clone(), runtime, network, recorder, cgroups));
         let pods = node.known.clone();
-        let task = tokio::spawn(SyncLoop::new(node).run(client));
-        Ok(Self { pods, task: AbortOnDropHandle::new(task) })
+        let image_gc = AbortOnDropHandle::new(tokio::spawn(image_gc::run(Arc::clone(&node))));
+        let task = AbortOnDropHandle::new(tokio::spawn(SyncLoop::new(node).run(client)));
+        Ok(Self { pods, task, _image_gc: image_gc })
     }
 
     /// The pods of this node with their newest statuses.

@@ -38,6 +38,7 @@ impl World {
         let mut config = KubeletConfig::new("node", vec!["192.0.2.1".parse().unwrap()], capacity);
         config.state_dir = self.dir.path().join("state");
         config.log_dir = self.dir.path().join("logs");
+        config.log_links_dir = Some(self.dir.path().join("links"));
         let cgroups = Cgroups::fake(&self.dir.path().join("cgroup"));
         let client = self.api.client();
         let recorder = Recorder::spawn(client.clone(), "node");
@@ -119,6 +120,7 @@ async fn a_pod_runs_says_so_and_leaves_nothing_when_it_is_deleted() {
     assert_eq!(pod["status"]["podIP"], "10.1.0.2");
     assert_eq!(pod["status"]["hostIP"], "192.0.2.1");
     assert_eq!(main(&pod)["containerID"], "containerd://u1-main/0");
+    assert_eq!(main(&pod)["imageID"], "x:1@sha256:manifest");
     assert_eq!(world.runtime.take_calls(), ["create main/0", "start main/0"]);
     let config = world.runtime.config("main", 0);
     assert_eq!(config.sandbox.cgroup_parent, "/kubepods/besteffort/podu1");
@@ -126,8 +128,12 @@ async fn a_pod_runs_says_so_and_leaves_nothing_when_it_is_deleted() {
     let hosts = std::fs::read_to_string(world.dir.path().join("state/pods/u1/etc-hosts")).unwrap();
     assert!(hosts.contains("10.1.0.2\tp\n"), "{hosts}");
 
+    let links = || std::fs::read_dir(world.dir.path().join("links")).unwrap().count();
+    assert_eq!(links(), 1);
+
     world.delete(30);
     world.gone().await;
+    assert_eq!(links(), 0);
     assert_eq!(world.runtime.take_calls(), ["signal main/0 15", "remove main/0"]);
     assert_eq!(world.api.deletes(), ["p Failed 0"], "the last status was written before");
     assert!(world.runtime.is_empty() && world.network.uids().is_empty());
@@ -479,4 +485,125 @@ async fn readiness_is_told_while_a_pod_stops() {
     world.gone().await;
     let calls = world.runtime.take_calls();
     assert!(!calls.iter().any(|c| c == "start main/1"), "and liveness restarts nothing: {calls:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_runtime_class_must_exist_and_have_a_handler_here() {
+    let world = World::new();
+    let mut spec = simple();
+    spec["runtimeClassName"] = json!("sandboxed");
+    world.pod("u1", spec);
+    let told = |text: &str| {
+        let (api, text) = (world.api.clone(), text.to_owned());
+        async move {
+            let found = || api.events().iter().any(|e| e.contains(&text)).then_some(());
+            api.wait_for(&text, found).await;
+        }
+    };
+    told("FailedCreatePodSandBox: Failed to create pod sandbox: RuntimeClass.node.k8s.io \"sandboxed\" not found").await;
+    let class = |handler: &str| {
+        let name = json!({"namespace": "-", "name": "sandboxed"});
+        world.api.put("runtimeclasses", json!({"metadata": name, "handler": handler}));
+    };
+    class("runsc");
+    told("no runtime for \"runsc\" is configured").await;
+    assert!(world.network.uids().is_empty() && world.runtime.is_empty());
+    class("runc");
+    world.running().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variable_comes_from_a_file_that_an_init_container_wrote() {
+    let world = World::new();
+    let mounts = json!([{"name": "v", "mountPath": "/v"}]);
+    let variable = json!({"name": "A",
+        "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": "e.env", "key": "A"}}});
+    world.pod(
+        "u1",
+        json!({"initContainers": [{"name": "init", "image": "x:1", "volumeMounts": mounts}],
+            "containers": [{"name": "main", "image": "x:1", "env": [variable]}],
+            "volumes": [{"name": "v", "emptyDir": {}}]}),
+    );
+    let runs = |pod: &Value| pod["status"]["initContainerStatuses"][0]["state"]["running"].is_object();
+    world.api.wait(KEY, "init runs", runs).await;
+    let volume = world.dir.path().join("state/pods/u1/volumes/v");
+    std::fs::write(volume.join("e.env"), "A='from init'\n").unwrap();
+    world.runtime.exit("init", 0);
+    world.running().await;
+    let env = world.runtime.config("main", 0).env;
+    assert!(env.contains(&("A".to_owned(), "from init".to_owned())), "{env:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_deleted_while_the_agent_was_away_still_gets_its_grace() {
+    let mut world = World::new();
+    world.runtime.ignore_term("main");
+    world.pod("u1", simple());
+    world.running().await;
+    world.runtime.take_calls();
+    world.stop_kubelet().await;
+    world.delete(9);
+    let begun = tokio::time::Instant::now();
+    world.start_kubelet();
+    world.gone().await;
+    assert!((9..11).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+    assert_eq!(world.runtime.take_calls(), ["signal main/0 15", "signal main/0 9", "remove main/0"]);
+    assert_eq!(world.api.deletes(), ["p Failed 0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_uid_that_comes_back_waits_until_its_last_life_is_over() {
+    let world = World::new();
+    world.runtime.ignore_term("main");
+    world.pod("u1", simple());
+    world.running().await;
+    world.runtime.take_calls();
+    world.api.remove(KEY);
+    world.pod("u1", simple());
+    let pod = world.running().await;
+    assert_eq!(main(&pod)["restartCount"], 0);
+    let calls = world.runtime.take_calls();
+    assert_eq!(calls[..3], ["signal main/0 15", "signal main/0 9", "remove main/0"]);
+    assert_eq!(calls[3..], ["create main/0", "start main/0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn init_containers_run_in_order_and_a_failed_one_is_tried_again() {
+    let world = World::new();
+    let container = |name: &str| json!({"name": name, "image": "x:1"});
+    world.pod(
+        "u1",
+        json!({"initContainers": [container("one"), container("two")], "containers": [container("main")]}),
+    );
+    let init = |index: usize, state: &'static str| {
+        move |pod: &Value| pod["status"]["initContainerStatuses"][index]["state"][state].is_object()
+    };
+    let pod = world.api.wait(KEY, "one runs", init(0, "running")).await;
+    assert_eq!(main(&pod)["state"]["waiting"]["reason"], "PodInitializing");
+    assert_eq!(condition(&pod, "Initialized"), "False");
+    world.runtime.exit("one", 0);
+    world.api.wait(KEY, "two runs", init(1, "running")).await;
+    world.runtime.exit("two", 1);
+    world
+        .api
+        .wait(KEY, "two again", |pod| pod["status"]["initContainerStatuses"][1]["restartCount"] == 1)
+        .await;
+    world.api.wait(KEY, "two runs again", init(1, "running")).await;
+    world.runtime.exit("two", 0);
+    let pod = world.running().await;
+    assert_eq!(condition(&pod, "Initialized"), "True");
+    let starts =
+        world.runtime.take_calls().into_iter().filter(|c| c.starts_with("start")).collect::<Vec<_>>();
+    assert_eq!(starts, ["start one/0", "start two/0", "start two/1", "start main/0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_is_set_later_ends_the_pod() {
+    let world = World::new();
+    world.pod("u1", simple());
+    world.running().await;
+    world.api.change(KEY, |pod| pod["spec"]["activeDeadlineSeconds"] = json!(5));
+    let pod = world.api.wait(KEY, "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
+    assert_eq!(main(&pod)["state"]["terminated"]["exitCode"], 143);
 }

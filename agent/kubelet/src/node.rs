@@ -28,6 +28,7 @@ use crate::volume::{PodDirs, Volumes};
 /// Handles shared by the workers.
 pub struct Node<R: ContainerRuntime, N> {
     pub(crate) config: KubeletConfig,
+    pub(crate) client: Client,
     pub(crate) runtime: R,
     pub(crate) network: N,
     pub(crate) volumes: Volumes,
@@ -67,7 +68,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Node<R, N> {
             objects: ObjectCache::new(client.clone()),
             images: Images::new(runtime.clone(), config.max_parallel_pulls),
             services: ServiceEnv::spawn(client.clone()),
-            status: StatusManager::new(client),
+            status: StatusManager::new(client.clone()),
             status_context: StatusContext {
                 node_addresses: config.node_addresses.clone(),
                 crash_backoff: BackoffPolicy::CRASH,
@@ -80,6 +81,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Node<R, N> {
             listing: tokio::sync::Mutex::new(None),
             listings: AtomicU64::new(0),
             config,
+            client,
             runtime,
             network,
         }

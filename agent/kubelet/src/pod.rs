@@ -5,7 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, EphemeralContainer, Pod};
 
 /// `metadata.uid`: what a pod worker, its folder and its cgroup are named after.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -169,12 +169,26 @@ pub fn restart_policy(pod: &Pod, spec: ContainerSpec<'_>) -> RestartPolicy {
     }
 }
 
-/// Whether a container that ended with `code` is to run again.
+/// Whether a container that ended with `code` is to run again: its own rules come before any policy.
 pub fn restarts(pod: &Pod, spec: ContainerSpec<'_>, code: i32) -> bool {
+    let rules = spec.container.restart_policy_rules.iter().flatten();
+    if rules.filter(|rule| rule.action == "Restart").any(|rule| rule_matches(rule, code)) {
+        return true;
+    }
     match restart_policy(pod, spec) {
         RestartPolicy::Always => true,
         RestartPolicy::OnFailure => code != 0,
         RestartPolicy::Never => false,
+    }
+}
+
+fn rule_matches(rule: &ContainerRestartRule, code: i32) -> bool {
+    let Some(codes) = &rule.exit_codes else { return false };
+    let listed = codes.values.iter().flatten().any(|value| *value == code);
+    match codes.operator.as_str() {
+        "In" => listed,
+        "NotIn" => !listed,
+        _ => false,
     }
 }
 
@@ -279,5 +293,26 @@ mod tests {
             let spec = container(&pod, "x").unwrap();
             assert_eq!(restarts(&pod, spec, code), expected, "{policy} {list} {own:?} {code}");
         }
+    }
+
+    #[test]
+    fn rules_for_exit_codes_come_before_the_policy() {
+        let rule = |operator: &str| json!({"action": "Restart", "exitCodes": {"operator": operator, "values": [3, 42]}});
+        for (rules, code, expected) in [
+            (json!([rule("In")]), 42, true),
+            (json!([rule("In")]), 1, false),
+            (json!([rule("NotIn")]), 1, true),
+            (json!([rule("NotIn")]), 3, false),
+            (json!([rule("In"), rule("NotIn")]), 9, true),
+            (json!([]), 42, false),
+        ] {
+            let container = json!({"name": "x", "restartPolicy": "Never", "restartPolicyRules": rules});
+            let pod = pod(json!({"restartPolicy": "Never", "containers": [container]}));
+            assert_eq!(restarts(&pod, container_of(&pod), code), expected, "{rules} {code}");
+        }
+    }
+
+    fn container_of(pod: &Pod) -> ContainerSpec<'_> {
+        container(pod, "x").unwrap()
     }
 }

@@ -32,15 +32,28 @@ pub fn class(pod: &Pod) -> QosClass {
         Some("BestEffort") => return QosClass::BestEffort,
         _ => {}
     }
+    let whole = ["cpu", "memory"].map(|resource| {
+        let request = resources::pod_level(pod, resource, |r| r.requests.as_ref());
+        (request, resources::pod_level(pod, resource, |r| r.limits.as_ref()))
+    });
+    if whole.iter().any(|(request, limit)| request.is_some() || limit.is_some()) {
+        return of_amounts(whole.into_iter());
+    }
+    of_amounts(pod::containers(pod).flat_map(|spec| {
+        ["cpu", "memory"].map(|resource| {
+            (resources::request(spec.container, resource), resources::limit(spec.container, resource))
+        })
+    }))
+}
+
+/// Of pairs of request and limit.
+fn of_amounts(amounts: impl Iterator<Item = (Option<i128>, Option<i128>)>) -> QosClass {
     let mut any = false;
     let mut guaranteed = true;
-    for container in pod::containers(pod).map(|c| c.container) {
-        for resource in ["cpu", "memory"] {
-            let request = resources::request(container, resource).filter(|q| *q > 0);
-            let limit = resources::limit(container, resource).filter(|q| *q > 0);
-            any |= request.is_some() || limit.is_some();
-            guaranteed &= limit.is_some() && (request.is_none() || request == limit);
-        }
+    for (request, limit) in amounts {
+        let (request, limit) = (request.filter(|q| *q > 0), limit.filter(|q| *q > 0));
+        any |= request.is_some() || limit.is_some();
+        guaranteed &= limit.is_some() && (request.is_none() || request == limit);
     }
     match (any, guaranteed) {
         (false, _) => QosClass::BestEffort,

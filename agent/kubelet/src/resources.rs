@@ -2,7 +2,7 @@
 //!
 //! Pure. In: Pod, Container. Out: milli-CPU, bytes, [`Resources`] for the runtime and [`CgroupLimits`] for the pod.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use xebec_api::Quantity;
 use xebec_runtime::types::Resources;
@@ -80,15 +80,36 @@ pub fn of_container(
     }
 }
 
-/// What the pod needs at once: the sum of main containers and sidecars, or the largest init container with the
-/// sidecars started before it; plus the overhead.
+/// What the pod needs at once: what it asks for as a whole (`spec.resources`), else the sum of main containers and
+/// sidecars, or the largest init container with the sidecars started before it; plus the overhead.
 pub fn pod_request(pod: &Pod, resource: &str) -> i128 {
-    pod_sum(pod, |c| Some(request(c, resource).unwrap_or(0)), resource).unwrap_or(0)
+    match pod_level(pod, resource, |r| r.requests.as_ref()) {
+        Some(amount) => amount + overhead(pod, resource),
+        None => pod_sum(pod, |c| Some(request(c, resource).unwrap_or(0)), resource).unwrap_or(0),
+    }
 }
 
 /// The same for limits; `None` when a container has none.
 pub fn pod_limit(pod: &Pod, resource: &str) -> Option<i128> {
-    pod_sum(pod, |c| limit(c, resource).filter(|l| *l > 0), resource)
+    match pod_level(pod, resource, |r| r.limits.as_ref()) {
+        Some(amount) => Some(amount + overhead(pod, resource)),
+        None => pod_sum(pod, |c| limit(c, resource).filter(|l| *l > 0), resource),
+    }
+}
+
+type Amounts = std::collections::BTreeMap<String, ApiQuantity>;
+
+/// From `spec.resources`, which bounds all containers together.
+pub fn pod_level(
+    pod: &Pod,
+    resource: &str,
+    of: impl Fn(&ResourceRequirements) -> Option<&Amounts>,
+) -> Option<i128> {
+    value(of(pod.spec.as_ref()?.resources.as_ref()?), resource)
+}
+
+fn overhead(pod: &Pod, resource: &str) -> i128 {
+    value(pod.spec.as_ref().and_then(|s| s.overhead.as_ref()), resource).unwrap_or(0)
 }
 
 fn pod_sum(pod: &Pod, of: impl Fn(&Container) -> Option<i128>, resource: &str) -> Option<i128> {
@@ -106,8 +127,7 @@ fn pod_sum(pod: &Pod, of: impl Fn(&Container) -> Option<i128>, resource: &str) -
             ContainerKind::Ephemeral => {}
         }
     }
-    let overhead = pod.spec.as_ref().and_then(|s| s.overhead.as_ref());
-    Some(running.max(init_peak) + value(overhead, resource).unwrap_or(0))
+    Some(running.max(init_peak) + overhead(pod, resource))
 }
 
 /// Limits of the pod's cgroup.
@@ -201,5 +221,19 @@ mod tests {
         .unwrap();
         assert_eq!(pod_request(&pod, "cpu"), 1110);
         assert_eq!(of_pod(&pod).memory, None);
+    }
+
+    #[test]
+    fn what_a_pod_asks_for_as_a_whole_stands_before_its_containers() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "1", "memory": "64Mi"}},
+            "containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "100m", "memory": "8Mi"}}}, {"name": "b"}],
+            "overhead": {"cpu": "10m"},
+        }}))
+        .unwrap();
+        assert_eq!((pod_request(&pod, "cpu"), pod_request(&pod, "memory")), (510, 8 << 20));
+        let limits = of_pod(&pod);
+        assert_eq!((limits.cpu_quota, limits.memory), (Some(101_000), Some(64 << 20)));
     }
 }

@@ -37,6 +37,7 @@ use crate::pod::{self, PodRef};
 use crate::pod_network::PodNetworking;
 use crate::probe::{ProbeReport, Prober};
 use crate::recorder::EventType;
+use crate::runtime_class;
 use crate::status::{self, Now};
 use crate::volume::VolumeInput;
 
@@ -445,6 +446,8 @@ async fn attach<R: ContainerRuntime, N: PodNetworking>(
     let trouble = |message: String| Trouble::new("FailedCreatePodSandBox", message);
     let name = hosts::host_name(pod, &node.config.cluster_dns.domain).map_err(trouble)?;
     let spec = pod.spec.as_ref();
+    let class = spec.and_then(|s| s.runtime_class_name.as_deref());
+    runtime_class::check(&node.client, class).await.map_err(trouble)?;
     let request = PodRequest {
         uid: pod::uid(pod).0,
         namespace: pod::namespace(pod).to_owned(),

@@ -250,7 +250,8 @@ pub fn start_error(message: &str, wall: Timestamp, now: Instant) -> RunState {
     RunState::Exited(Exit {
         code: 128,
         signal: None,
-        started_at: None,
+        // It never began; upstream shows the beginning of time.
+        started_at: Some(Timestamp::UNIX_EPOCH),
         finished_at: Some(wall),
         at: now,
         reason: "StartError".to_owned(),

@@ -144,6 +144,13 @@ impl FakeApi {
         match (&parts.method, path.as_slice()) {
             (&Method::GET, ["namespaces", ns, kind]) => self.read(&format!("{kind}/{ns}/"), &query),
             (&Method::GET, [kind]) => self.read(&format!("{kind}/"), &query),
+            // Cluster-wide objects are kept in the namespace `-`.
+            (&Method::GET, ["", "apis", "node.k8s.io", "v1", kind @ "runtimeclasses", name]) => {
+                match self.get(&format!("{kind}/-/{name}")) {
+                    Some(object) => json_answer(StatusCode::OK, &object),
+                    None => not_found(),
+                }
+            }
             (&Method::POST, ["namespaces", _, "events"]) => {
                 let text =
                     format!("{}: {}", body["reason"].as_str().unwrap(), body["message"].as_str().unwrap());
@@ -221,12 +228,7 @@ impl FakeApi {
     }
 
     fn patch_status(&self, key: &str, patch: &Value) -> Answer {
-        let Some(mut object) = self.get(key) else {
-            return json_answer(
-                StatusCode::NOT_FOUND,
-                &json!({"kind": "Status", "status": "Failure", "message": "pods not found", "reason": "NotFound", "code": 404}),
-            );
-        };
+        let Some(mut object) = self.get(key) else { return not_found() };
         assert_eq!(patch["metadata"]["uid"], object["metadata"]["uid"]);
         let status = object["status"].as_object_mut().unwrap();
         for (field, value) in patch["status"].as_object().unwrap() {
@@ -279,4 +281,11 @@ fn selected(object: &Value, selector: &[(String, String)]) -> bool {
 fn json_answer(status: StatusCode, body: &Value) -> Answer {
     let body = Full::new(Bytes::from(body.to_string())).boxed_unsync();
     Response::builder().status(status).header("content-type", "application/json").body(body).unwrap()
+}
+
+fn not_found() -> Answer {
+    let status = json!({
+        "kind": "Status", "status": "Failure", "message": "not found", "reason": "NotFound", "code": 404
+    });
+    json_answer(StatusCode::NOT_FOUND, &status)
 }

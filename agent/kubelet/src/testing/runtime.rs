@@ -149,6 +149,7 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn create(&self, config: &ContainerConfig) -> Result<ContainerId, RuntimeError> {
         let id = ContainerId(format!("{}-{}", config.key.pod_uid, label(config)));
+        std::fs::write(&config.log_path, "").unwrap();
         self.with(|w| {
             w.calls.push(format!("create {}", label(config)));
             w.configs.insert(id.clone(), config.clone());
@@ -157,7 +158,7 @@ impl ContainerRuntime for FakeRuntime {
                 key: config.key.clone(),
                 pod_namespace: config.pod_namespace.clone(),
                 pod_name: config.pod_name.clone(),
-                image_id: config.image.repo_digest.clone(),
+                image_id: config.image.id.clone(),
                 image_name: config.image.names.first().cloned().unwrap_or_default(),
                 created_at: SystemTime::now(),
                 state: ContainerState::Created,

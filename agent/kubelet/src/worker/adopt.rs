@@ -10,7 +10,7 @@ use xebec_runtime::types::{Container, ContainerRuntime, ContainerState};
 
 use super::Worker;
 use crate::checkpoint::Checkpoint;
-use crate::container_config::{LABEL_SPEC_HASH, log_path};
+use crate::container_config::{LABEL_IMAGE_ID, LABEL_SPEC_HASH, log_path};
 use crate::machine::TerminationReason;
 use crate::machine::observed::{Exit, OOM_KILLED, Observed, Run, RunState, Stage};
 use crate::node::Node;
@@ -112,7 +112,7 @@ pub(super) fn run_of<R: ContainerRuntime, N: PodNetworking>(
     Some(Run {
         id: container.id.clone(),
         attempt: key.attempt,
-        image_id: container.image_id.clone(),
+        image_id: container.labels.get(LABEL_IMAGE_ID).unwrap_or(&container.image_id).clone(),
         image_name: container.image_name.clone(),
         spec_hash: container.labels.get(LABEL_SPEC_HASH).cloned().unwrap_or_default(),
         state,

@@ -8,6 +8,7 @@ use xebec_runtime::types::ContainerRuntime;
 
 use super::Worker;
 use crate::container_config::{log_dir, log_path};
+use crate::log_links;
 use crate::machine::outcome::{Outcome, Trouble};
 use crate::node::Node;
 use crate::pod::{self, PodRef, PodUid};
@@ -26,6 +27,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
                 tracing::warn!(id = id.0, %error, "old container not removed");
             } else {
                 remove_logs(&log);
+                log_links::clean(node.config.log_links_dir.as_deref());
             }
             Outcome::Removed { container, attempt, removed: result.is_ok() }
         });
@@ -68,6 +70,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
             {
                 errors.push(format!("{}: {error}", logs.display()));
             }
+            log_links::clean(node.config.log_links_dir.as_deref());
             Outcome::Forgotten(if errors.is_empty() {
                 Ok(())
             } else {

@@ -14,6 +14,7 @@ use crate::container_config::{self, Parts};
 use crate::downward::DownwardContext;
 use crate::env::{self, EnvContext};
 use crate::hosts;
+use crate::log_links;
 use crate::machine::observed::{Run, RunState};
 use crate::machine::outcome::{Outcome, StartFailure, Trouble, start_error};
 use crate::node::Node;
@@ -66,6 +67,14 @@ fn config_error(message: impl Into<String>) -> StartFailure {
     StartFailure::NotMade(Trouble::new("CreateContainerConfigError", message))
 }
 
+/// What the OCI runtime said, without which call it said it to.
+fn bare(error: &RuntimeError) -> String {
+    match error {
+        RuntimeError::Call { message, .. } => message.clone(),
+        other => other.to_string(),
+    }
+}
+
 impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
     fn tell(&self, type_: EventType, reason: &str, message: impl Into<String>) {
         self.node.recorder.pod(&self.pod, Some(&self.container.name), type_, reason, message);
@@ -87,13 +96,17 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
         };
         self.tell(EventType::Normal, "Created", format!("Created container: {}", self.container.name));
         if let Err(error) = self.node.runtime.start(&id).await {
-            let failure = self.start_failed(id.clone(), &error.to_string());
+            let failure = self.start_failed(id.clone(), &bare(&error));
             if let Err(error) = self.node.runtime.remove(&id).await {
                 tracing::warn!(id = id.0, %error, "container that did not start not removed");
             }
             return Err(failure);
         }
         self.tell(EventType::Normal, "Started", format!("Started container {}", self.container.name));
+        let links = self.node.config.log_links_dir.as_deref();
+        if let Err(error) = log_links::link(links, &self.pod, &self.container.name, &id, &config.log_path) {
+            tracing::warn!(id = id.0, %error, "log not linked");
+        }
         let run = self.seen(&id).await;
         match self.post_start(&run).await {
             Ok(()) => Ok(run),
@@ -130,6 +143,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
             ));
         }
         let snapshot = self.objects.snapshot().await;
+        let volumes = self.node.volumes.dirs().volumes(&pod::uid(&self.pod));
         let context = EnvContext {
             pod: &self.pod,
             downward: DownwardContext {
@@ -139,6 +153,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
             objects: &snapshot,
             services: self.node.services.variables(&self.pod),
             node: self.node.config.capacity,
+            volume: &|name| volumes.join(name),
         };
         let env = env::build(&self.container, &context).map_err(|e| {
             StartFailure::NotMade(Trouble {
@@ -183,7 +198,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
             self.tell(EventType::Warning, "Failed", format!("Error: {error}"));
             return StartFailure::NotMade(Trouble::new("CreateContainerError", error.to_string()));
         }
-        self.start_failed(ContainerId(String::new()), &error.to_string())
+        self.start_failed(ContainerId(String::new()), &bare(error))
     }
 
     fn start_failed(&self, id: ContainerId, message: &str) -> StartFailure {
