@@ -131,6 +131,7 @@ fn reread<A: Addr, L: Lookup<A>>(tables: &L, scratch: &mut Scratch<A>) -> bool {
 fn is_forward<A: Addr>(flow: &FlowValue<A>, key: &FlowKey<A>) -> bool {
     flow.client_port == key.sport
         && flow.vip_port == key.dport
+        && flow.proto == key.proto
         && flow.client == key.src
         && flow.vip == key.dst
 }
@@ -139,6 +140,7 @@ fn is_forward<A: Addr>(flow: &FlowValue<A>, key: &FlowKey<A>) -> bool {
 fn is_reply<A: Addr>(flow: &FlowValue<A>, key: &FlowKey<A>) -> bool {
     flow.backend_port == key.sport
         && flow.snat_port == key.dport
+        && flow.proto == key.proto
         && flow.backend == key.src
         && flow.snat == key.dst
 }
@@ -406,3 +408,6 @@ fn seen<A: Addr>(parsed: &Parsed<A>, from: u8) -> u8 {
         replied
     }
 }
+
+#[cfg(test)]
+mod tests;

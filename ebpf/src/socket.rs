@@ -229,3 +229,6 @@ fn remember(known: &mut SockDatagram, peer: &SockPeer, random: u32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,14 +102,6 @@ pub struct FlowValue<A> {
     pub pad: u8,
 }
 
-impl<A: Addr> FlowKey<A> {
-    /// The tuple of packets that run the other way.
-    #[inline(always)]
-    pub fn reversed(&self) -> Self {
-        Self { src: self.dst, dst: self.src, sport: self.dport, dport: self.sport, ..*self }
-    }
-}
-
 impl<A: Addr> FlowValue<A> {
     /// Key of the entry for packets of the client.
     #[inline(always)]
