@@ -37,7 +37,8 @@ struct Batch {
     revision: Revision,
     records: Vec<Record>,
     events: Vec<Arc<Event>>,
-    replies: Vec<(Reply<Written>, Written)>,
+    /// A refusal that rests on a write of this batch waits with it: were the write lost, it would have been a lie.
+    replies: Vec<(Reply<Written>, Result<Written, StoreError>)>,
     /// What the batch itself leaves under the keys it touches.
     overlay: HashMap<Bytes, Option<KeyValue>>,
     bytes: usize,
@@ -86,13 +87,16 @@ impl Batch {
         let key = match &write {
             Write::Put { key, .. } | Write::Delete { key, .. } => key,
         };
-        let current = match self.overlay.get(key) {
-            Some(overlaid) => overlaid.clone(),
-            None => state.mvcc.get(key),
-        };
+        let overlaid = self.overlay.get(key);
+        let rests_on_batch = overlaid.is_some();
+        let current = overlaid.cloned().unwrap_or_else(|| state.mvcc.get(key));
         let revision = self.revision.next();
         let (record, event, written) = match plan(write, current, revision) {
             Ok(planned) => planned,
+            Err(refusal) if rests_on_batch => {
+                self.replies.push((reply, Err(refusal)));
+                return;
+            }
             Err(refusal) => {
                 // The writer may have gone; a refusal changes nothing.
                 let _ = reply.send(Err(refusal));
@@ -104,7 +108,7 @@ impl Batch {
         self.overlay.insert(record.key.clone(), record.value.is_some().then(|| written.kv.clone()));
         self.records.push(record);
         self.events.push(Arc::new(event));
-        self.replies.push((reply, written));
+        self.replies.push((reply, Ok(written)));
     }
 }
 
@@ -200,9 +204,9 @@ impl CommitLoop {
         match self.engine.commit(&batch.records) {
             Ok(()) => {
                 self.publish(&batch.events);
-                for (reply, written) in batch.replies {
+                for (reply, outcome) in batch.replies {
                     // The writer may have gone; the write stands.
-                    let _ = reply.send(Ok(written));
+                    let _ = reply.send(outcome);
                 }
                 Ok(())
             }

@@ -261,6 +261,29 @@ async fn writers_that_wait_share_the_next_commit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn refusal_waits_for_the_write_it_rests_on() {
+    let script = scripted(false);
+    let spawn = |key: &'static str| {
+        let store = script.store.clone();
+        tokio::spawn(async move { store.write(create(key, "")).await })
+    };
+    let first = spawn("a");
+    assert_eq!(script.started.recv().unwrap(), 1);
+    let (one, other) = (spawn("b"), spawn("b"));
+    while script.store.queue.capacity() > QUEUE - 2 {
+        tokio::task::yield_now().await;
+    }
+    script.outcomes.send(Ok(())).unwrap();
+    first.await.unwrap().unwrap();
+    assert_eq!(script.started.recv().unwrap(), 1);
+    assert!(!one.is_finished() && !other.is_finished());
+    script.outcomes.send(Err(full())).unwrap();
+    for write in [one, other] {
+        assert_eq!(write.await.unwrap(), Err(StoreError::DiskFull));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn full_disk_refuses_writes_until_there_is_room() {
     let script = scripted(false);
     script.outcomes.send(Err(full())).unwrap();
