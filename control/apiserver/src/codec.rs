@@ -1,7 +1,7 @@
 //! Between bytes and JSON trees.
 //!
-//! In: request bodies in JSON or YAML. Out: trees of bounded depth, with the duplicate fields that were met, or 400 and
-//! 415. Objects go out as JSON; YAML is made from it when asked for.
+//! In: request bodies in JSON, YAML or Protocol Buffers. Out: trees of bounded depth, with the duplicate fields that
+//! were met, or 400 and 415. Objects go out as JSON; YAML is made from it when asked for.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -10,12 +10,15 @@ use http::{HeaderMap, header};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::protobuf;
 use crate::status::ApiError;
 
 /// Deeper bodies are refused: trees are walked by recursion.
 const MAX_DEPTH: usize = 512;
-/// What a body of an object may be.
+/// How an object can be answered.
 pub(crate) const ACCEPTED: &str = "application/json, application/yaml";
+/// What a body of an object may be.
+const ACCEPTED_BODIES: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
 
 /// The formats spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,13 +41,21 @@ pub(crate) fn media_type(headers: &HeaderMap) -> &str {
     value.split(';').next().unwrap_or_default().trim()
 }
 
-/// The format of a body. A body without a type is taken for JSON, as upstream takes it.
-pub(crate) fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
+/// The textual format of a body. A body without a type is taken for JSON, as upstream takes it.
+fn body_format(headers: &HeaderMap) -> Result<Format, ApiError> {
     match media_type(headers) {
         "" | "application/json" => Ok(Format::Json),
         "application/yaml" => Ok(Format::Yaml),
-        _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
+        _ => Err(ApiError::unsupported_media_type(ACCEPTED_BODIES)),
     }
+}
+
+/// Reads a request's body in the format that its headers name.
+pub(crate) fn decode_body(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, ApiError> {
+    if media_type(headers) == protobuf::MEDIA_TYPE {
+        return Ok(Decoded { value: protobuf::decode(body)?, duplicates: Vec::new() });
+    }
+    decode(body_format(headers)?, body)
 }
 
 /// Reads one document.

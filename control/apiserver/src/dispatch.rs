@@ -275,16 +275,16 @@ impl Call<'_> {
 
 /// The body of a request as a tree.
 pub(crate) async fn read(request: Request<Body>) -> Result<Decoded, ApiError> {
-    let format = codec::body_format(request.headers())?;
-    codec::decode(format, &body::read(request.into_body()).await?)
+    let (head, body) = request.into_parts();
+    codec::decode_body(&head.headers, &body::read(body).await?)
 }
 
 async fn delete_options(query: &Query, request: Request<Body>) -> Result<DeleteOptions, ApiError> {
-    let format = codec::body_format(request.headers())?;
-    let bytes = body::read(request.into_body()).await?;
+    let (head, body) = request.into_parts();
+    let bytes = body::read(body).await?;
     if bytes.is_empty() {
         return DeleteOptions::parse(query, None);
     }
-    let body = codec::decode(format, &bytes)?.value;
+    let body = codec::decode_body(&head.headers, &bytes)?.value;
     DeleteOptions::parse(query, Some(&body))
 }

@@ -36,6 +36,7 @@ mod meta;
 mod negotiate;
 mod openapi;
 mod options;
+mod protobuf;
 mod registry;
 mod request;
 mod review;
