@@ -53,12 +53,17 @@ impl OperationsConfig {
     /// kube-proxy's addresses for a node.
     #[must_use]
     pub fn new(node_name: &str, node_addresses: &[IpAddr]) -> Self {
+        let families = [true, false].map(|v4| node_addresses.iter().any(|ip| ip.is_ipv4() == v4));
+        let everywhere = [IpAddr::from(Ipv4Addr::UNSPECIFIED), IpAddr::from(Ipv6Addr::UNSPECIFIED)];
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        // As kube-proxy has it: the node's first family decides.
+        let family = usize::from(node_addresses.first().is_some_and(IpAddr::is_ipv6));
         Self {
             node_name: node_name.to_owned(),
-            healthz: Some(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), HEALTHZ_PORT)),
-            metrics: Some(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), METRICS_PORT)),
-            health_checks: [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
-            families: [true, false].map(|v4| node_addresses.iter().any(|ip| ip.is_ipv4() == v4)),
+            healthz: Some(SocketAddr::new(everywhere[family], HEALTHZ_PORT)),
+            metrics: Some(SocketAddr::new(loopback[family], METRICS_PORT)),
+            health_checks: everywhere,
+            families,
         }
     }
 }
