@@ -1,6 +1,6 @@
 //! A containerd of a test's own: private folders, a private `/run`, a cgroup that nobody else uses.
 //!
-//! In: the tools of `XEBEC_TOOLS` (a folder with `usr/bin`) or of PATH. Out: a socket that answers. Everything is gone when
+//! In: the tools of `XEBEC_TOOLS` (a folder with `usr/bin`), `XEBEC_CONTAINERD`, `XEBEC_RUNC` or PATH. Out: a socket that answers. Everything is gone when
 //! the harness is dropped, also after a failed test: the processes are those in its cgroup and its mount namespace.
 
 use std::fs;
@@ -12,9 +12,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use bytes::Bytes;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::busybox;
 use crate::skip::skipped;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -31,7 +33,7 @@ pub struct Tools {
     pub runc: PathBuf,
     pub ctr: PathBuf,
     /// Static, to be put in images.
-    pub busybox: PathBuf,
+    pub busybox: Bytes,
 }
 
 /// A running containerd.
@@ -60,12 +62,18 @@ impl Tools {
             }
             found
         };
-        let busybox = find("busybox")?;
-        Some(Self { containerd: find("containerd")?, runc: find("runc")?, ctr: find("ctr")?, busybox })
+        let (containerd, runc, ctr) = (find("containerd")?, find("runc")?, find("ctr")?);
+        let busybox = busybox::bytes();
+        if busybox.is_none() {
+            skipped(test, "needs busybox, in PATH, below XEBEC_TOOLS or in the images of XEBEC_IMAGES");
+        }
+        Some(Self { containerd, runc, ctr, busybox: busybox? })
     }
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// A program of [`search_path`].
+#[must_use]
+pub fn find(name: &str) -> Option<PathBuf> {
     search_path().into_iter().map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
@@ -74,6 +82,11 @@ fn search_path() -> Vec<PathBuf> {
     let below = ["usr/bin", "usr/sbin", "bin"];
     let mut folders: Vec<PathBuf> =
         tools.iter().flat_map(|tools| below.map(|folder| tools.join(folder))).collect();
+    // What `cargo xtask test` chose; a package's other programs are beside it.
+    for variable in ["XEBEC_CONTAINERD", "XEBEC_RUNC"] {
+        let program = std::env::var_os(variable).map(PathBuf::from);
+        folders.extend(program.as_deref().and_then(Path::parent).map(Path::to_path_buf));
+    }
     folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     folders
 }

@@ -1,12 +1,11 @@
 //! Images for tests: busybox in one layer, a few files in another.
 //!
-//! In: the path of a static busybox. Out: the blobs and documents that a registry serves, all in memory.
+//! In: a static busybox. Out: the blobs and documents that a registry serves, all in memory.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -60,6 +59,8 @@ pub struct Recipe {
     pub ballast: usize,
     /// Two layers, the upper of which removes `/data/gone` and all that the lower has in `/opaque`.
     pub whiteouts: bool,
+    /// The configuration names another digest for the unpacked last layer.
+    pub wrong_diff_id: bool,
     /// Architecture in the index and the configuration.
     pub architecture: String,
 }
@@ -76,6 +77,7 @@ impl Default for Recipe {
             packing: Packing::Gzip,
             ballast: 0,
             whiteouts: false,
+            wrong_diff_id: false,
             architecture: "amd64".into(),
         }
     }
@@ -91,9 +93,8 @@ impl TestImage {
     /// Builds an image around a static busybox.
     ///
     /// # Errors
-    /// When busybox cannot be read.
-    pub fn build(busybox: &Path, recipe: &Recipe) -> Result<Self> {
-        let busybox = std::fs::read(busybox).with_context(|| format!("{}", busybox.display()))?;
+    /// Never in practice: everything is in memory.
+    pub fn build(busybox: &[u8], recipe: &Recipe) -> Result<Self> {
         let mut image = Self {
             blobs: BTreeMap::new(),
             layers: Vec::new(),
@@ -101,7 +102,7 @@ impl TestImage {
             manifest: String::new(),
             target: String::new(),
         };
-        let mut tars = vec![base_layer(&busybox)?, etc_layer()?];
+        let mut tars = vec![base_layer(busybox)?, etc_layer()?];
         if recipe.ballast > 0 {
             tars.push(ballast_layer(recipe.ballast)?);
         }
@@ -120,7 +121,10 @@ impl TestImage {
             descriptors.push(json!({"mediaType": media_type, "digest": layer, "size": size}));
             image.layers.push(layer);
         }
-        let diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
+        let mut diff_ids: Vec<String> = tars.iter().map(|tar| digest(tar)).collect();
+        if let Some(last) = diff_ids.last_mut().filter(|_| recipe.wrong_diff_id) {
+            *last = digest(b"something else");
+        }
         let config = json!({
             "architecture": recipe.architecture, "os": "linux",
             "rootfs": {"type": "layers", "diff_ids": diff_ids},

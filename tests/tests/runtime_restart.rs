@@ -48,7 +48,7 @@ async fn containers_outlive_containerd() -> Result<()> {
     node.runtime.start(&running).await?;
     let (ended, _) = node.run(&node.config("ended", &image, "exit 4")?).await?;
     let before = node.runtime.container(&running).await?.context("it is there")?.state;
-    assert_eq!(events.recv().await, Some(RuntimeEvent::Gap));
+    next_event(&mut events, |event| *event == RuntimeEvent::Gap).await?;
     for _ in 0..3 {
         node.containerd.kill()?;
         let waiting = {
@@ -124,6 +124,19 @@ async fn an_absent_containerd_is_an_error_in_time() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hung_containerd_is_an_error_in_time() -> Result<()> {
+    let Some(node) = Fixture::start("a_hung_containerd_is_an_error_in_time", SINK).await? else {
+        return Ok(());
+    };
+    node.containerd.freeze(true)?;
+    let refused = node.runtime.containers().await;
+    node.containerd.freeze(false)?;
+    ensure!(matches!(refused, Err(RuntimeError::Timeout { .. })), "{refused:?}");
+    node.runtime.containers().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_shim_ends_its_container() -> Result<()> {
     let Some(node) = Fixture::start("a_killed_shim_ends_its_container", SINK).await? else { return Ok(()) };
     let image = node.pull().await?;
@@ -148,7 +161,7 @@ async fn what_ends_while_nobody_looks_is_found() -> Result<()> {
     };
     let image = node.pull().await?;
     let mut events = node.runtime.events();
-    assert_eq!(events.recv().await, Some(RuntimeEvent::Gap));
+    next_event(&mut events, |event| *event == RuntimeEvent::Gap).await?;
     let mut killed = Vec::new();
     for name in ["first", "second"] {
         let id = node.runtime.create(&node.config(name, &image, "exec sleep 100")?).await?;
