@@ -113,7 +113,7 @@ fn a_datagram_socket_remembers_its_last_services() {
         assert_eq!(shown.port, vip(1).port);
     }
     let known = socket.datagrams.borrow().expect("it has a memory");
-    assert!(known.peers.iter().all(|peer| peer.service_id != 0), "{} places are used", DATAGRAM_PEERS);
+    assert!(known.peers.iter().all(|peer| peer.service_id != 0), "all {DATAGRAM_PEERS} places are used");
 }
 
 #[test]
