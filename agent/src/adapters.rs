@@ -11,6 +11,8 @@ use xebec_kubelet::PodNetworking;
 use xebec_network::{DatapathError, Network, PodDatapath, PodNetwork, PodRequest};
 use xebec_proxy::{LbLimits, LbSink, SinkError};
 
+use crate::drain::Drain;
+
 /// The pod side of the datapath, for `network`.
 pub struct PodSide(pub Datapath);
 
@@ -22,7 +24,10 @@ pub struct LbTables {
 
 /// The pod network, for `kubelet`.
 #[derive(Clone)]
-pub struct PodNet(pub Network);
+pub struct PodNet {
+    pub network: Network,
+    pub drain: Drain,
+}
 
 impl PodDatapath for PodSide {
     fn attach(&self, interface: &str) -> Result<(), DatapathError> {
@@ -58,14 +63,18 @@ impl LbSink for LbTables {
 
 impl PodNetworking for PodNet {
     async fn attach(&self, request: &PodRequest) -> Result<PodNetwork, String> {
-        self.0.attach(request).await.map_err(|e| e.to_string())
+        self.network.attach(request).await.map_err(|e| e.to_string())
     }
 
     async fn detach(&self, uid: &str) -> Result<(), String> {
-        self.0.detach(uid).await.map_err(|e| e.to_string())
+        self.network.detach(uid).await.map_err(|e| e.to_string())
     }
 
     async fn attached(&self) -> Result<Vec<String>, String> {
-        Ok(self.0.attached().into_iter().map(|(uid, _)| uid).collect())
+        Ok(self.network.attached().into_iter().map(|(uid, _)| uid).collect())
+    }
+
+    async fn drained(&self, _uid: &str, addresses: &[IpAddr]) {
+        self.drain.drained(addresses).await;
     }
 }

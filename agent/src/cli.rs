@@ -55,6 +55,9 @@ pub struct RunArgs {
     /// Container logs
     #[arg(long, value_name = "DIR", default_value = "/var/log/pods")]
     pub log_dir: PathBuf,
+    /// Links to container logs under the names that collectors look for, usually in /var/log/containers
+    #[arg(long, value_name = "DIR")]
+    pub log_links_dir: Option<PathBuf>,
     /// Folder on a bpffs for maps and links
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,

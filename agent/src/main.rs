@@ -7,6 +7,7 @@ mod cli;
 mod cluster;
 mod datapath;
 mod dns;
+mod drain;
 mod log;
 mod node;
 mod peers;

@@ -11,17 +11,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use kube::Client;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use xebec_datapath::Datapath;
 use xebec_kubelet::{ClusterDns, Kubelet, KubeletConfig, Logs, NodeCapacity, Recorder};
 use xebec_network::{Network, NetworkConfig};
-use xebec_proxy::{LbLimits, NodeView, Observer, ProxyConfig, SyncReport};
+use xebec_proxy::{Applied, LbLimits, NodeView, Observer, ProxyConfig, SyncReport};
 use xebec_runtime::{Containerd, ContainerdConfig, RegistryHost};
 
 use crate::adapters::{LbTables, PodNet, PodSide};
 use crate::cli::RunArgs;
+use crate::drain::{self, Drain};
 use crate::node::{Capacity, Identity};
 use crate::{cluster, datapath, node, peers, server};
 
@@ -130,7 +132,7 @@ async fn start(
     let (view, node_view) = watch::channel(NodeView { addresses: args.node_ip.clone(), zone: None });
     tokio::spawn(peers::follow(
         args.node_name.clone(),
-        nodes,
+        nodes.clone(),
         changed,
         network.clone(),
         view,
@@ -139,20 +141,15 @@ async fn start(
 
     let expiry = datapath.clone();
     tokio::spawn(async move { expiry.run().await });
-    let proxy = ProxyConfig {
-        node_name: args.node_name.clone(),
-        node: node_view,
-        external_ips: false,
-        observer: Arc::new(LogSyncs),
-    };
     let tables = Arc::new(LbTables { datapath, limits });
-    let proxy = tokio::spawn(xebec_proxy::run(client.clone(), proxy, tables, shutdown.clone()));
+    let (proxy, applied) = start_proxy(&client, &args.node_name, node_view, tables, &shutdown);
 
     let containerd = Containerd::connect(containerd_config(args)?).await?;
     let config = kubelet_config(args, capacity);
     let recorder = Recorder::spawn(client.clone(), &args.node_name);
-    let kubelet =
-        Kubelet::start(config.clone(), client.clone(), containerd.clone(), PodNet(network), recorder)?;
+    let drain = Drain::new(client.clone(), applied, nodes, &args.node_name);
+    let pod_net = PodNet { network, drain };
+    let kubelet = Kubelet::start(config.clone(), client.clone(), containerd.clone(), pod_net, recorder)?;
     let files = server::ServerFiles {
         certificate: args.tls_cert.clone(),
         key: args.tls_key.clone(),
@@ -177,6 +174,27 @@ async fn start(
         shutdown,
     ));
     Ok(Started { proxy, kubelet: RunningKubelet(kubelet) })
+}
+
+/// The service proxy, and how far it has followed the EndpointSlices, which the other nodes are told too.
+fn start_proxy(
+    client: &Client,
+    node_name: &str,
+    node: watch::Receiver<NodeView>,
+    tables: Arc<LbTables>,
+    shutdown: &CancellationToken,
+) -> (tokio::task::JoinHandle<xebec_proxy::Result<()>>, watch::Receiver<Applied>) {
+    let (progress, applied) = watch::channel(Applied::default());
+    let config = ProxyConfig {
+        node_name: node_name.to_owned(),
+        node,
+        external_ips: false,
+        observer: Arc::new(Progress(progress)),
+    };
+    let proxy = tokio::spawn(xebec_proxy::run(client.clone(), config, tables, shutdown.clone()));
+    let announced = drain::announce(client.clone(), node_name.to_owned(), applied.clone(), shutdown.clone());
+    tokio::spawn(announced);
+    (proxy, applied)
 }
 
 fn containerd_config(args: &RunArgs) -> Result<ContainerdConfig> {
@@ -209,19 +227,26 @@ fn kubelet_config(args: &RunArgs, capacity: Capacity) -> KubeletConfig {
     };
     KubeletConfig {
         state_dir: args.state_dir.clone(),
+        image_dir: args.state_dir.clone(),
         log_dir: args.log_dir.clone(),
+        log_links_dir: args.log_links_dir.clone(),
         cgroup_root: args.cgroup_root.clone(),
         cluster_dns: ClusterDns { servers: args.cluster_dns.clone(), domain: args.cluster_domain.clone() },
         resolv_conf: PathBuf::from(&args.resolv_conf),
+        max_pods: args.max_pods,
         ..KubeletConfig::new(&args.node_name, args.node_ip.clone(), capacity)
     }
 }
 
-/// Says what the proxy wrote, at debug level.
-struct LogSyncs;
+/// Says what the proxy wrote, at debug level, and passes on how far it is.
+struct Progress(watch::Sender<Applied>);
 
-impl Observer for LogSyncs {
+impl Observer for Progress {
     fn synced(&self, report: &SyncReport) {
         tracing::debug!(?report, "services written");
+    }
+
+    fn applied(&self, applied: Applied) {
+        self.0.send_replace(applied);
     }
 }
