@@ -4,6 +4,7 @@
 //! `target/tools`; nothing is installed into the system.
 
 mod apt;
+mod bench;
 mod build;
 mod cgroup;
 mod command;
@@ -85,6 +86,11 @@ enum Task {
         #[arg(long)]
         soak: bool,
     },
+    /// Measure; exit code 0 only if every goal holds.
+    Bench {
+        #[command(subcommand)]
+        what: bench::Bench,
+    },
     /// Check the rules of the tree.
     Tidy,
     /// (internal) Serve a hub's registry and DNS.
@@ -156,6 +162,7 @@ fn run(task: Task) -> Result<()> {
             Ok(())
         }),
         Task::Test { filter, soak } => test::test(&test::TestOptions { filter, soak }),
+        Task::Bench { what } => bench::bench(&what),
         Task::Tidy => tidy::tidy(&workspace),
         Task::Hub { dir } => run_hub(&workspace, &dir),
         Task::Hold { place, hostname, node_dir, control_dir, bin_dir } => {

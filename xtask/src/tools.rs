@@ -94,6 +94,11 @@ impl Tools {
     }
 
     /// kubectl of the API's version (one minor version of skew is supported).
+    /// Measures streams; only the benches use it.
+    pub fn iperf3(&self) -> Result<Tool> {
+        self.debian("iperf3", &["iperf3"], "usr/bin/iperf3", (0, 0))
+    }
+
     pub fn kubectl(&self) -> Result<Tool> {
         if let Some(path) = in_path("kubectl") {
             let version = output(Command::new(&path).args(["version", "--client"])).unwrap_or_default();

@@ -55,7 +55,11 @@ impl Forwarder {
 }
 
 async fn ask_udp(resolver: SocketAddr, query: &[u8]) -> std::io::Result<Vec<u8>> {
-    let any = if resolver.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let any = if resolver.is_ipv4() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+    } else {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+    };
     // A fresh socket each: its random port is what makes forged answers hard (RFC 5452).
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
     socket.connect(resolver).await?;

@@ -43,7 +43,12 @@ struct Reply {
 }
 
 impl Handler {
-    pub(crate) fn new(zone: Arc<RwLock<Zone>>, synced: Synced, forwarder: Forwarder, domain: &[String]) -> Result<Self> {
+    pub(crate) fn new(
+        zone: Arc<RwLock<Zone>>,
+        synced: Synced,
+        forwarder: Forwarder,
+        domain: &[String],
+    ) -> Result<Self> {
         let origin = domain.join(".");
         let name = |text: String| {
             Name::from_str(&text).map_err(|e| Error::Domain { domain: origin.clone(), reason: e.to_string() })
@@ -68,7 +73,8 @@ impl Handler {
         }
         let Ok(info) = request.request_info() else { return Reply::code(ResponseCode::FormErr) };
         let name = Name::from(info.query.name()).to_lowercase();
-        let labels: Vec<String> = name.iter().map(|label| String::from_utf8_lossy(label).into_owned()).collect();
+        let labels: Vec<String> =
+            name.iter().map(|label| String::from_utf8_lossy(label).into_owned()).collect();
         if let Some(reply) = self.of_cluster(&labels, &name, info.query.query_type()) {
             return reply;
         }
@@ -120,7 +126,11 @@ impl Handler {
 
 #[async_trait::async_trait]
 impl RequestHandler for Handler {
-    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut out: R) -> ResponseInfo {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut out: R,
+    ) -> ResponseInfo {
         let reply = self.reply(request).await;
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.response_code = reply.code;
@@ -135,7 +145,10 @@ impl RequestHandler for Handler {
             Ok(info) => info,
             Err(error) => {
                 tracing::debug!("cannot send a DNS answer: {error}");
-                ResponseInfo::from(hickory_proto::op::Header { metadata, counts: hickory_proto::op::HeaderCounts::default() })
+                ResponseInfo::from(hickory_proto::op::Header {
+                    metadata,
+                    counts: hickory_proto::op::HeaderCounts::default(),
+                })
             }
         }
     }
@@ -143,7 +156,13 @@ impl RequestHandler for Handler {
 
 impl Reply {
     fn code(code: ResponseCode) -> Self {
-        Self { code, authoritative: false, answers: Vec::new(), authorities: Vec::new(), additionals: Vec::new() }
+        Self {
+            code,
+            authoritative: false,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            additionals: Vec::new(),
+        }
     }
 
     fn records(answers: Vec<Record>) -> Self {

@@ -24,7 +24,13 @@ const RESYNC: Duration = Duration::from_secs(300);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Keeps the slices until shut down. They stay when the agent ends: the DNS process goes on.
-pub async fn keep(client: Client, node: String, addresses: Vec<IpAddr>, port: u16, shutdown: CancellationToken) {
+pub async fn keep(
+    client: Client,
+    node: String,
+    addresses: Vec<IpAddr>,
+    port: u16,
+    shutdown: CancellationToken,
+) {
     while !shutdown.is_cancelled() {
         let wait = match tokio::time::timeout(CALL_TIMEOUT, ensure(&client, &node, &addresses, port)).await {
             Ok(Ok(())) => RESYNC,
@@ -53,7 +59,8 @@ async fn ensure(client: &Client, node: &str, addresses: &[IpAddr], port: u16) ->
             continue;
         }
         let wanted = slice(node, &owner.uid().unwrap_or_default(), *address, family, port);
-        let object: EndpointSlice = serde_json::from_value(wanted.clone()).map_err(kube::Error::SerdeError)?;
+        let object: EndpointSlice =
+            serde_json::from_value(wanted.clone()).map_err(kube::Error::SerdeError)?;
         let name = object.name_any();
         match slices.get_opt(&name).await? {
             None => slices.create(&PostParams::default(), &object).await.map(drop)?,

@@ -42,7 +42,12 @@ impl Synced {
     }
 }
 
-pub(crate) async fn services(client: Client, zone: Arc<RwLock<Zone>>, synced: Synced, shutdown: CancellationToken) {
+pub(crate) async fn services(
+    client: Client,
+    zone: Arc<RwLock<Zone>>,
+    synced: Synced,
+    shutdown: CancellationToken,
+) {
     follow::<Service>(client, shutdown, |change| {
         let mut zone = zone.write().unwrap_or_else(PoisonError::into_inner);
         match change {
@@ -54,7 +59,12 @@ pub(crate) async fn services(client: Client, zone: Arc<RwLock<Zone>>, synced: Sy
     .await;
 }
 
-pub(crate) async fn slices(client: Client, zone: Arc<RwLock<Zone>>, synced: Synced, shutdown: CancellationToken) {
+pub(crate) async fn slices(
+    client: Client,
+    zone: Arc<RwLock<Zone>>,
+    synced: Synced,
+    shutdown: CancellationToken,
+) {
     follow::<EndpointSlice>(client, shutdown, |change| {
         let mut zone = zone.write().unwrap_or_else(PoisonError::into_inner);
         match change {
@@ -81,7 +91,9 @@ where
     let stream = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
     let mut stream = std::pin::pin!(stream);
     let mut known = Known::default();
-    while let Some(event) = tokio::select! { event = stream.next() => event, () = shutdown.cancelled() => None } {
+    while let Some(event) =
+        tokio::select! { event = stream.next() => event, () = shutdown.cancelled() => None }
+    {
         match event {
             Ok(watcher::Event::Init) => known.begin(),
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {

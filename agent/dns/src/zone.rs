@@ -144,7 +144,11 @@ impl Zone {
                 _ => Answer::NoData,
             },
             [namespace, "svc" | "pod"] => {
-                if self.namespaces.contains_key(*namespace) { Answer::NoData } else { Answer::NoName }
+                if self.namespaces.contains_key(*namespace) {
+                    Answer::NoData
+                } else {
+                    Answer::NoName
+                }
             }
             [service, namespace, "svc"] => self.service(namespace, service, wanted),
             [protocol, service, namespace, "svc"] if is_protocol(protocol) => {
@@ -254,7 +258,11 @@ impl Zone {
         }
     }
 
-    fn endpoints<'a>(&'a self, namespace: &'a str, service: &str) -> impl Iterator<Item = (&'a SliceEntry, &'a Endpoint)> {
+    fn endpoints<'a>(
+        &'a self,
+        namespace: &'a str,
+        service: &str,
+    ) -> impl Iterator<Item = (&'a SliceEntry, &'a Endpoint)> {
         let names = self.slices_of.get(&(namespace.to_owned(), service.to_owned()));
         names
             .into_iter()

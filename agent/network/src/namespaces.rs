@@ -1,9 +1,10 @@
-#![expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
 //! Namespaces of pods, pinned as files so that containers join them by path and they outlive the agent.
 //!
 //! In: uid, hostname, which namespaces. Out: files `RUN_DIR/{netns,ipcns,utsns}/UID`, the network namespace's cookie
 //! and a netlink connection that stays bound to it. Namespaces are a thread's property: each is made or entered by a
 //! thread of its own that ends afterwards, never by one of the runtime's.
+
+#![expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};

@@ -86,10 +86,10 @@ impl Registry {
     }
 
     async fn manifest(&self, name: &str, reference: &str, head: bool) -> Response<Body> {
-        if let Some((digest, media_type)) = self.local_manifest(name, reference) {
-            if let Some(content) = self.local_blob(&digest) {
-                return whole(StatusCode::OK, &media_type, content, Some(&digest), head);
-            }
+        if let Some((digest, media_type)) = self.local_manifest(name, reference)
+            && let Some(content) = self.local_blob(&digest)
+        {
+            return whole(StatusCode::OK, &media_type, content, Some(&digest), head);
         }
         let Ok(image) = upstream_reference(name, reference).parse::<Reference>() else {
             return failure(StatusCode::NOT_FOUND, "NAME_INVALID", "not an image reference");

@@ -66,7 +66,8 @@ fn check_production(path: &Path, production: &str, breaches: &mut Vec<String>) {
     let lines: Vec<&str> = production.lines().collect();
     for (index, line) in lines.iter().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
-        let opens_unsafe = code.contains("unsafe {") || code.trim_start().starts_with("unsafe impl");
+        let opens_unsafe = code.contains(concat!("unsafe", " {"))
+            || code.trim_start().starts_with(concat!("unsafe", " impl"));
         if opens_unsafe && !lines[index.saturating_sub(6)..index].iter().any(|l| l.contains("SAFETY:")) {
             breaches.push(format!("{shown}:{}: unsafe without its SAFETY line", index + 1));
         }

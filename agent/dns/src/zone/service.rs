@@ -50,7 +50,10 @@ pub(crate) struct Endpoint {
 impl ServiceEntry {
     pub(crate) fn of(service: &Service) -> Self {
         let spec = service.spec.clone().unwrap_or_default();
-        let ips = spec.cluster_ips.filter(|ips| !ips.is_empty()).unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
+        let ips = spec
+            .cluster_ips
+            .filter(|ips| !ips.is_empty())
+            .unwrap_or_else(|| spec.cluster_ip.into_iter().collect());
         let addresses: Vec<IpAddr> = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
         let kind = match spec.external_name {
             Some(target) if spec.type_.as_deref() == Some("ExternalName") => {

@@ -91,7 +91,10 @@ fn named_ports_have_srv_records() {
 
 #[test]
 fn an_external_name_is_an_alias() {
-    assert_eq!(ask(&zone(), "ext.a.svc", Wanted::V4), Answer::Records(vec![Data::Alias("example.org".into())]));
+    assert_eq!(
+        ask(&zone(), "ext.a.svc", Wanted::V4),
+        Answer::Records(vec![Data::Alias("example.org".into())])
+    );
 }
 
 #[test]

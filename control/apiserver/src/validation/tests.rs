@@ -1,3 +1,5 @@
+//! Objects that are refused, and the causes that say why.
+
 use super::*;
 use crate::defaults;
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Services as they are created and changed: allocations, families, ports.
+
 use super::*;
 use ipnet::IpNet;
 
