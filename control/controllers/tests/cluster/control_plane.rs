@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::PostParams;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -21,6 +21,7 @@ use xebec_scheduler::SchedulerConfig;
 use xebec_store::{EngineConfig, Store};
 
 use crate::hollow::HollowNode;
+use crate::wait::until_object;
 
 pub(crate) const NAMESPACE: &str = "test";
 const NO_GROUPS: [&str; 0] = [];
@@ -59,11 +60,18 @@ impl ControlPlane {
         plane.start_parts();
         let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}})).unwrap();
         plane.all::<Namespace>().create(&PostParams::default(), &namespace).await.unwrap();
+        // Pods are refused before.
+        until_object("the default account", &plane.api::<ServiceAccount>(), "default", |_| true).await;
         for number in 0..nodes {
-            let node = HollowNode::join(&plane.client, &format!("node-{number}")).await;
-            plane.nodes.push(node);
+            plane.join(&format!("node-{number}")).await;
         }
         plane
+    }
+
+    /// One more hollow node.
+    pub(crate) async fn join(&mut self, name: &str) {
+        let node = HollowNode::join(&self.client, name).await;
+        self.nodes.push(node);
     }
 
     /// Starts scheduler and controllers.
