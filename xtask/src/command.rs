@@ -3,9 +3,21 @@
 //! In: a program and its arguments. Out: its standard output, or an error that names the command and what it said.
 
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+/// This program, to be started again. A build may have replaced its file meanwhile: the new one is as good.
+///
+/// # Errors
+/// When the kernel does not tell.
+pub fn own_program() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("finding this program")?;
+    // How the kernel shows a file that was replaced.
+    let kept = path.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    Ok(kept.unwrap_or(path))
+}
 
 /// Runs to the end and returns standard output.
 ///

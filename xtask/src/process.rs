@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::command::own_program;
 use crate::namespace::Place;
 
 /// A process as it was started.
@@ -97,7 +98,7 @@ impl Processes {
         if let Some(record) = self.find(name) {
             return Ok(record);
         }
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut command = Command::new(own_program()?);
         command.arg("hold").args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(self.log(name)?);
         let mut child = command.process_group(0).spawn()?;
         let mut ready = [0_u8; 6];
@@ -157,7 +158,7 @@ impl Processes {
 
 /// `xtask enter …`: joins a place, then becomes the program (same pid).
 pub fn enter_command(place: &Place, uid: Option<u32>) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
+    let mut command = Command::new(own_program()?);
     command.arg("enter").arg("--cgroup").arg(&place.cgroup);
     if let Some(netns) = &place.netns {
         command.arg("--netns").arg(netns);

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::build::cargo;
+use crate::command::own_program;
 use crate::layout::{Cluster, Workspace};
 use crate::progress::Note;
 use crate::tools::Tools;
@@ -214,7 +215,7 @@ impl Environment {
             ("XEBEC_NFT".to_owned(), nft.path),
             ("XEBEC_IMAGES".to_owned(), workspace.images()),
             ("XEBEC_SKIPS".to_owned(), skips.clone()),
-            ("XEBEC_XTASK".to_owned(), std::env::current_exe()?),
+            ("XEBEC_XTASK".to_owned(), own_program()?),
         ];
         // Root of an unpacked tool: `<root>/usr/bin/containerd`.
         let root = containerd.path.ancestors().nth(3).map(Path::to_path_buf);

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Session;
 use crate::cgroup;
-use crate::command::output;
+use crate::command::{output, own_program};
 use crate::layout::{Cluster, Subnet, with_prefix_len};
 use crate::namespace::{Place, create_netns};
 use crate::process::Daemon;
@@ -67,7 +67,7 @@ pub fn ensure_uplink(session: &Session, node: &str, addresses: &[IpAddr]) -> Res
 
 fn hub_process(session: &Session) -> Result<()> {
     let dir = session.cluster.dir.as_os_str().to_owned();
-    let xtask = std::env::current_exe().context("finding this program")?;
+    let xtask = own_program()?;
     session.processes.ensure(&Daemon {
         name: "hub.hub".to_owned(),
         place: Place { cgroup: cgroup_path(session), netns: None, holder: None },
