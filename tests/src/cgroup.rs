@@ -27,8 +27,8 @@ impl Cgroup {
     /// Where there is no cgroup2 tree or it cannot be written to.
     pub fn create() -> Result<Self> {
         let root = root()?;
-        let own = own()?;
         let mut users = USERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = own()?;
         // Single threads can be moved only below the folder their process lives in.
         let name = format!("xebec-test-{}", std::process::id());
         let home = root.join(own.trim_start_matches('/'));
@@ -37,7 +37,10 @@ impl Cgroup {
         fs::create_dir_all(&domain).with_context(|| format!("making the cgroup {}", domain.display()))?;
         let path = domain.join(format!("node{}", NEXT.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&path)?;
-        fs::write(domain.join("cgroup.procs"), "0").context("entering the test's cgroup")?;
+        // Only the first: it moves every thread, also those that are in a folder of their own already.
+        if *users == 0 {
+            fs::write(domain.join("cgroup.procs"), "0").context("entering the test's cgroup")?;
+        }
         fs::write(path.join("cgroup.type"), "threaded").context("making the cgroup threaded")?;
         *users += 1;
         Ok(Self { path, domain, home })

@@ -2,10 +2,10 @@
 //!
 //! In: a network namespace and a cgroup per test. Out: where connections really go and what applications see.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -91,8 +91,22 @@ fn serve_once(listener: TcpListener, word: &'static str) -> std::thread::JoinHan
     })
 }
 
+/// Listens, also where the last listener is still closing: a child that another test forks holds a copy of it until it
+/// executes its program.
+fn listen(address: &str) -> Result<TcpListener> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            outcome => return outcome.with_context(|| format!("listening on {address}")),
+        }
+    }
+}
+
 fn connect_through(vip: &str, backend: &str) -> Result<()> {
-    let listener = TcpListener::bind(backend)?;
+    let listener = listen(backend)?;
     let server = serve_once(listener, "served");
     let vip: SocketAddr = vip.parse()?;
     let mut stream =

@@ -45,13 +45,13 @@ impl Footprint {
                 found.insert(format!("file /tmp/{name}"));
             }
         }
-        for line in output(Command::new("ps").args(["-eo", "comm="]))?.lines() {
-            if line.starts_with("xebec")
-                || line.starts_with("containerd")
-                || line.starts_with("runc")
-                || line.starts_with("xtask")
-            {
-                found.insert(format!("process {line}"));
+        for line in output(Command::new("ps").args(["-eo", "stat=,comm="]))?.lines() {
+            let Some((state, name)) = line.trim().split_once(' ') else { continue };
+            // What has ended and only waits for its parent (this process, after `up`) to ask how.
+            let ended = state.starts_with('Z');
+            let name = name.trim();
+            if !ended && ["xebec", "containerd", "runc", "xtask"].iter().any(|ours| name.starts_with(ours)) {
+                found.insert(format!("process {name}"));
             }
         }
         Ok(Self(found))
