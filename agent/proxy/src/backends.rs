@@ -14,7 +14,8 @@ use crate::ids::Ids;
 pub(crate) struct Backends {
     ids: Ids,
     by_key: HashMap<Backend, BackendId>,
-    by_id: HashMap<BackendId, Entry>,
+    /// By id: ids rise from 1 and are used again, so there are few holes.
+    by_id: Vec<Option<Entry>>,
 }
 
 #[derive(Debug)]
@@ -27,7 +28,7 @@ struct Entry {
 
 impl Backends {
     pub(crate) fn new(limit: u32) -> Self {
-        Self { ids: Ids::new(limit), by_key: HashMap::new(), by_id: HashMap::new() }
+        Self { ids: Ids::new(limit), by_key: HashMap::new(), by_id: Vec::new() }
     }
 
     /// Adopts an entry of the pinned table. `false`: its id is unusable; a second id of one endpoint is kept unnamed, so
@@ -37,12 +38,12 @@ impl Backends {
             return false;
         }
         self.by_key.entry(backend).or_insert(id);
-        self.by_id.insert(id, Entry { backend, references: 0, written: true });
+        self.put(id, Entry { backend, references: 0, written: true });
         true
     }
 
     pub(crate) fn contains(&self, id: BackendId) -> bool {
-        self.by_id.contains_key(&id)
+        self.entry(id).is_some()
     }
 
     /// The id of an endpoint, a new one if need be. It has no reference yet.
@@ -53,26 +54,26 @@ impl Backends {
         let id = self.ids.allocate().ok_or(Error::BackendsExhausted(self.ids.capacity()))?;
         let id = BackendId(id);
         self.by_key.insert(backend, id);
-        self.by_id.insert(id, Entry { backend, references: 0, written: false });
+        self.put(id, Entry { backend, references: 0, written: false });
         Ok(id)
     }
 
     pub(crate) fn retain(&mut self, id: BackendId) {
-        if let Some(entry) = self.by_id.get_mut(&id) {
+        if let Some(entry) = self.entry_mut(id) {
             entry.references += 1;
         }
     }
 
     /// Drops a reference; says whether it was the last.
     pub(crate) fn release(&mut self, id: BackendId) -> bool {
-        let Some(entry) = self.by_id.get_mut(&id) else { return false };
+        let Some(entry) = self.entry_mut(id) else { return false };
         entry.references = entry.references.saturating_sub(1);
         entry.references == 0
     }
 
     /// What is to be written for an entry: `Some` exactly once for one that is in use.
     pub(crate) fn write(&mut self, id: BackendId) -> Option<Backend> {
-        let entry = self.by_id.get_mut(&id)?;
+        let entry = self.entry_mut(id)?;
         let due = entry.references > 0 && !entry.written;
         entry.written |= due;
         due.then_some(entry.backend)
@@ -80,10 +81,10 @@ impl Backends {
 
     /// Forgets an entry that nobody refers to; says whether it was written and must be deleted.
     pub(crate) fn collect(&mut self, id: BackendId) -> bool {
-        if self.by_id.get(&id).is_none_or(|entry| entry.references > 0) {
+        if self.entry(id).is_none_or(|entry| entry.references > 0) {
             return false;
         }
-        let Some(entry) = self.by_id.remove(&id) else { return false };
+        let Some(entry) = self.by_id.get_mut(id.0 as usize).and_then(Option::take) else { return false };
         if self.by_key.get(&entry.backend) == Some(&id) {
             self.by_key.remove(&entry.backend);
         }
@@ -93,6 +94,24 @@ impl Backends {
 
     /// Entries that nobody refers to.
     pub(crate) fn unused(&self) -> Vec<BackendId> {
-        self.by_id.iter().filter(|(_, entry)| entry.references == 0).map(|(id, _)| *id).collect()
+        let entries = (0..).zip(&self.by_id);
+        let unused = entries.filter(|(_, entry)| entry.as_ref().is_some_and(|entry| entry.references == 0));
+        unused.map(|(id, _)| BackendId(id)).collect()
+    }
+
+    fn entry(&self, id: BackendId) -> Option<&Entry> {
+        self.by_id.get(id.0 as usize)?.as_ref()
+    }
+
+    fn entry_mut(&mut self, id: BackendId) -> Option<&mut Entry> {
+        self.by_id.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    fn put(&mut self, id: BackendId, entry: Entry) {
+        let index = id.0 as usize;
+        if self.by_id.len() <= index {
+            self.by_id.resize_with(index + 1, || None);
+        }
+        self.by_id[index] = Some(entry);
     }
 }
