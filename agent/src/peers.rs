@@ -3,6 +3,7 @@
 //! In: a watch of all Nodes. Out: routes to peers' pods, this node's pod ranges and zone.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use futures::StreamExt;
 use ipnet::IpNet;
@@ -13,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use xebec_network::{Network, Peer};
-use xebec_proxy::NodeView;
+use xebec_proxy::{NodeView, Operations, node_is_eligible};
 
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -60,23 +61,35 @@ pub async fn pod_cidrs(
     }
 }
 
-/// Keeps routes to peers' pods, and the proxy's view of this node.
+/// Who is told about Nodes.
+pub struct Followed {
+    pub network: Network,
+    pub view: watch::Sender<NodeView>,
+    pub operations: Arc<Operations>,
+}
+
+/// The zone of a node, as far as it is known.
+pub fn zone(nodes: &Store<Node>, name: &str) -> Option<String> {
+    find(nodes, name)?.labels().get(ZONE).cloned()
+}
+
+/// Keeps routes to peers' pods, the proxy's view of this node, and whether load balancers may use it.
 pub async fn follow(
     name: String,
     nodes: Store<Node>,
     mut changed: watch::Receiver<u64>,
-    network: Network,
-    view: watch::Sender<NodeView>,
+    followed: Followed,
     shutdown: CancellationToken,
 ) {
     loop {
         let peers = nodes.state().iter().filter(|n| n.name_any() != name).map(|n| peer_of(n)).collect();
-        if let Err(error) = network.set_peers(peers).await {
+        if let Err(error) = followed.network.set_peers(peers).await {
             tracing::warn!("cannot set routes to other nodes: {error}");
         }
         if let Some(node) = find(&nodes, &name) {
             let zone = node.labels().get(ZONE).cloned();
-            view.send_if_modified(|view| std::mem::replace(&mut view.zone, zone.clone()) != zone);
+            followed.operations.set_node_eligible(node_is_eligible(&node));
+            followed.view.send_if_modified(|view| std::mem::replace(&mut view.zone, zone.clone()) != zone);
         }
         tokio::select! {
             outcome = changed.changed() => if outcome.is_err() { return },

@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use xebec_datapath::Datapath;
 use xebec_kubelet::{ClusterDns, Kubelet, KubeletConfig, Logs, NodeCapacity, Recorder};
 use xebec_network::{Network, NetworkConfig};
-use xebec_proxy::{Applied, LbLimits, NodeView, Observer, ProxyConfig, SyncReport};
+use xebec_proxy::{
+    Applied, HealthCheckChange, LbLimits, NodeView, Observer, Operations, OperationsConfig, ProxyConfig,
+    SyncReport,
+};
 use xebec_runtime::{Containerd, ContainerdConfig, RegistryHost};
 
 use crate::adapters::{LbTables, PodNet, PodSide};
@@ -129,20 +132,17 @@ async fn start(
         PodSide(datapath.clone()),
     )
     .await?;
-    let (view, node_view) = watch::channel(NodeView { addresses: args.node_ip.clone(), zone: None });
-    tokio::spawn(peers::follow(
-        args.node_name.clone(),
-        nodes.clone(),
-        changed,
-        network.clone(),
-        view,
-        shutdown.clone(),
-    ));
+    let operations = Operations::start(&OperationsConfig::new(&args.node_name, &args.node_ip), &shutdown)?;
+    // The zone is known before the first comparison with the tables: a restart moves no slot.
+    let zone = peers::zone(&nodes, &args.node_name);
+    let (view, node_view) = watch::channel(NodeView { addresses: args.node_ip.clone(), zone });
+    let followed = peers::Followed { network: network.clone(), view, operations: Arc::clone(&operations) };
+    tokio::spawn(peers::follow(args.node_name.clone(), nodes.clone(), changed, followed, shutdown.clone()));
 
     let expiry = datapath.clone();
     tokio::spawn(async move { expiry.run().await });
     let tables = Arc::new(LbTables { datapath, limits });
-    let (proxy, applied) = start_proxy(&client, &args.node_name, node_view, tables, &shutdown);
+    let (proxy, applied) = start_proxy(&client, &args.node_name, node_view, tables, operations, &shutdown);
 
     let containerd = Containerd::connect(containerd_config(args)?).await?;
     let config = kubelet_config(args, capacity);
@@ -182,14 +182,15 @@ fn start_proxy(
     node_name: &str,
     node: watch::Receiver<NodeView>,
     tables: Arc<LbTables>,
+    operations: Arc<Operations>,
     shutdown: &CancellationToken,
 ) -> (tokio::task::JoinHandle<xebec_proxy::Result<()>>, watch::Receiver<Applied>) {
-    let (progress, applied) = watch::channel(Applied::default());
+    let (sender, applied) = watch::channel(Applied::default());
     let config = ProxyConfig {
         node_name: node_name.to_owned(),
         node,
         external_ips: false,
-        observer: Arc::new(Progress(progress)),
+        observer: Arc::new(Progress { operations, applied: sender }),
     };
     let proxy = tokio::spawn(xebec_proxy::run(client.clone(), config, tables, shutdown.clone()));
     let announced = drain::announce(client.clone(), node_name.to_owned(), applied.clone(), shutdown.clone());
@@ -238,15 +239,26 @@ fn kubelet_config(args: &RunArgs, capacity: Capacity) -> KubeletConfig {
     }
 }
 
-/// Says what the proxy wrote, at debug level, and passes on how far it is.
-struct Progress(watch::Sender<Applied>);
+/// Passes on what the proxy does: to metrics and health, and to those who wait for it to have followed.
+struct Progress {
+    operations: Arc<Operations>,
+    applied: watch::Sender<Applied>,
+}
 
 impl Observer for Progress {
+    fn queued(&self) {
+        self.operations.queued();
+    }
+
     fn synced(&self, report: &SyncReport) {
-        tracing::debug!(?report, "services written");
+        self.operations.synced(report);
+    }
+
+    fn health_checks(&self, changes: &[HealthCheckChange]) {
+        self.operations.health_checks(changes);
     }
 
     fn applied(&self, applied: Applied) {
-        self.0.send_replace(applied);
+        self.applied.send_replace(applied);
     }
 }
