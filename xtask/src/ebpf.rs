@@ -217,6 +217,8 @@ fn compile(root: &Path, target_dir: &Path, library: &Path, linker: &Path) -> Res
         format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
+        // Folders of the machine that builds it have no business in the object.
+        format!("--remap-path-prefix={}=xebec", root.display()),
         format!("-Clinker={}", linker.display()),
     ];
     let mut build = cargo();
