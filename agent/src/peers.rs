@@ -98,7 +98,7 @@ pub async fn follow(
     }
 }
 
-fn find(nodes: &Store<Node>, name: &str) -> Option<std::sync::Arc<Node>> {
+fn find(nodes: &Store<Node>, name: &str) -> Option<Arc<Node>> {
     nodes.find(|node| node.name_any() == name)
 }
 
