@@ -5,7 +5,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MsFlags, mount};
@@ -14,6 +14,7 @@ use xebec_datapath::lb::{
 };
 use xebec_datapath::{Capacity, Datapath, DatapathConfig};
 use xebec_tests::cgroup::Cgroup;
+use xebec_tests::cluster::eventually;
 use xebec_tests::netns::{Node, ip, on_node};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -94,15 +95,14 @@ fn serve_once(listener: TcpListener, word: &'static str) -> std::thread::JoinHan
 /// Listens, also where the last listener is still closing: a child that another test forks holds a copy of it until it
 /// executes its program.
 fn listen(address: &str) -> Result<TcpListener> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match TcpListener::bind(address) {
-            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            outcome => return outcome.with_context(|| format!("listening on {address}")),
+    let mut last = TcpListener::bind(address);
+    eventually(PATIENCE, || {
+        if last.as_ref().is_err_and(|e| e.kind() == ErrorKind::AddrInUse) {
+            last = TcpListener::bind(address);
         }
-    }
+        last.is_ok()
+    });
+    last.with_context(|| format!("listening on {address}"))
 }
 
 fn connect_through(vip: &str, backend: &str) -> Result<()> {
