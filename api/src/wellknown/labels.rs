@@ -34,6 +34,8 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const ENDPOINT_SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Value of [`ENDPOINT_SLICE_MANAGED_BY`] for slices made from a Service's selector.
 pub const ENDPOINT_SLICE_CONTROLLER: &str = "endpointslice-controller.k8s.io";
+/// Who maintains an Endpoints object.
+pub const ENDPOINTS_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 /// Excludes a headless Service from proxying.
 pub const HEADLESS: &str = "service.kubernetes.io/headless";
 /// Hands a Service to another proxy.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -53,6 +53,7 @@ pub(crate) trait Controller: Send + Sync {
 pub(crate) struct Informers {
     pub(crate) config_maps: Informer<ConfigMap>,
     pub(crate) deployments: Informer<Deployment>,
+    pub(crate) endpoints: Informer<Endpoints>,
     pub(crate) leases: Informer<Lease>,
     pub(crate) namespaces: Informer<Namespace>,
     pub(crate) nodes: Informer<Node>,
@@ -71,6 +72,7 @@ impl Informers {
                 &format!("metadata.name={ROOT_CA_CONFIG_MAP}"),
             ),
             deployments: Informer::new(Api::all(client.clone())),
+            endpoints: Informer::new(Api::all(client.clone())),
             leases: Informer::new(Api::namespaced(client.clone(), KUBE_NODE_LEASE)),
             namespaces: Informer::new(Api::all(client.clone())),
             nodes: Informer::new(Api::all(client.clone())),
@@ -89,6 +91,7 @@ impl Informers {
         Caches {
             config_maps: self.config_maps.cache(),
             deployments: self.deployments.cache(),
+            endpoints: self.endpoints.cache(),
             namespaces: self.namespaces.cache(),
             nodes: self.nodes.cache(),
             pods: self.pods.cache(),
@@ -104,6 +107,7 @@ impl Informers {
         vec![
             ("configmaps", self.config_maps.synced()),
             ("deployments", self.deployments.synced()),
+            ("endpoints", self.endpoints.synced()),
             ("leases", self.leases.synced()),
             ("namespaces", self.namespaces.synced()),
             ("nodes", self.nodes.synced()),
@@ -119,6 +123,7 @@ impl Informers {
     pub(crate) fn spawn(self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         tasks.spawn(self.config_maps.run(shutdown.clone()));
         tasks.spawn(self.deployments.run(shutdown.clone()));
+        tasks.spawn(self.endpoints.run(shutdown.clone()));
         tasks.spawn(self.leases.run(shutdown.clone()));
         tasks.spawn(self.namespaces.run(shutdown.clone()));
         tasks.spawn(self.nodes.run(shutdown.clone()));
@@ -135,6 +140,7 @@ impl Informers {
 pub(crate) struct Caches {
     pub(crate) config_maps: Arc<Cache<ConfigMap>>,
     pub(crate) deployments: Arc<Cache<Deployment>>,
+    pub(crate) endpoints: Arc<Cache<Endpoints>>,
     pub(crate) namespaces: Arc<Cache<Namespace>>,
     pub(crate) nodes: Arc<Cache<Node>>,
     pub(crate) pods: Arc<Cache<Pod>>,

@@ -3,7 +3,7 @@
 //! In: Services, Pods, Nodes, EndpointSlices. Out: the slices of each Service, with as few writes as will do. Slices made
 //! by others (for a Service without selector, by hand, by another controller) are left alone.
 
-mod endpoint;
+pub(crate) mod endpoint;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -25,6 +25,7 @@ use xebec_api::wellknown::labels::{
 use crate::cache::{Change, revision_of};
 use crate::context::{Caches, Context, Controller, ControllerQueue, Informers, Outcome};
 use crate::endpointslice::endpoint::NodeFacts;
+pub(crate) use crate::endpointslice::plan::families;
 use crate::endpointslice::plan::{SlicePlan, plan};
 use crate::error::{Error, is_conflict, is_not_found, namespace_is_terminating};
 use crate::expectations::Expectations;
@@ -196,7 +197,7 @@ fn is_ours(slice: &EndpointSlice) -> bool {
 }
 
 /// Whose pods are the Service's endpoints; `None` when its endpoints are somebody else's business.
-fn selector(service: &Service) -> Option<Selector> {
+pub(crate) fn selector(service: &Service) -> Option<Selector> {
     let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() != Some("ExternalName"))?;
     spec.selector.as_ref().filter(|selector| !selector.is_empty()).map(Selector::from_map)
 }
@@ -207,22 +208,26 @@ fn facts(node: &Node) -> NodeFacts {
 
 /// Asks for a run of every Service that lists or listed the pod, if anything about it changed that slices tell.
 fn enqueue_for_pod(queue: &ControllerQueue, caches: &Caches, change: &Change<Pod>) {
-    if let (Some(old), Some(new)) = (&change.old, &change.new)
-        && tells_same(old, new)
-    {
-        return;
-    }
-    for pod in change.sides() {
-        enqueue_services_of(queue, caches, pod);
+    for service in services_of_change(caches, change) {
+        queue.add(service);
     }
 }
 
-fn enqueue_services_of(queue: &ControllerQueue, caches: &Caches, pod: &Pod) {
-    for service in caches.services.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default()) {
-        if selector(&service).is_some_and(|selector| selector.matches(pod::labels(pod))) {
-            queue.add(ObjectKey::of(service.as_ref()));
-        }
+/// The Services whose endpoints the change concerns.
+pub(crate) fn services_of_change(caches: &Caches, change: &Change<Pod>) -> Vec<ObjectKey> {
+    if let (Some(old), Some(new)) = (&change.old, &change.new)
+        && tells_same(old, new)
+    {
+        return Vec::new();
     }
+    change.sides().flat_map(|pod| services_of(caches, pod)).collect()
+}
+
+fn services_of(caches: &Caches, pod: &Pod) -> Vec<ObjectKey> {
+    let services = caches.services.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default());
+    let lists =
+        |service: &Service| selector(service).is_some_and(|selector| selector.matches(pod::labels(pod)));
+    services.iter().filter(|service| lists(service)).map(|service| ObjectKey::of(service.as_ref())).collect()
 }
 
 fn tells_same(old: &Pod, new: &Pod) -> bool {
@@ -250,6 +255,6 @@ fn enqueue_for_node(queue: &ControllerQueue, caches: &Caches, change: &Change<No
     }
     let name = change.object().and_then(|node| node.metadata.name.as_deref()).unwrap_or_default();
     for pod in caches.pods.indexed(name) {
-        enqueue_services_of(queue, caches, &pod);
+        services_of(caches, &pod).into_iter().for_each(|service| queue.add(service));
     }
 }

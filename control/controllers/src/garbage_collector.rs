@@ -64,6 +64,7 @@ impl GarbageCollector {
             queue: context.queue_of(ControllerName::GarbageCollector),
             synced: AtomicBool::new(false),
         });
+        bridge(&shared, &mut informers.endpoints, true);
         bridge(&shared, &mut informers.namespaces, false);
         bridge(&shared, &mut informers.nodes, false);
         bridge(&shared, &mut informers.pods, true);

@@ -42,6 +42,7 @@ impl fmt::Display for ObjectKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ControllerName {
     Deployment,
+    Endpoints,
     EndpointSlice,
     GarbageCollector,
     Namespace,
@@ -58,6 +59,7 @@ impl ControllerName {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Deployment => "deployment-controller",
+            Self::Endpoints => "endpoints-controller",
             Self::EndpointSlice => "endpointslice-controller",
             Self::GarbageCollector => "garbage-collector-controller",
             Self::Namespace => "namespace-controller",

@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod deployment;
 mod disruption;
+mod endpoints;
 mod endpointslice;
 mod error;
 mod expectations;

@@ -24,7 +24,8 @@ const REDISCOVER: Duration = Duration::from_secs(30);
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 
 /// Kinds an informer follows anyway.
-const BRIDGED: [(&str, &str); 7] = [
+const BRIDGED: [(&str, &str); 8] = [
+    ("", "endpoints"),
     ("", "namespaces"),
     ("", "nodes"),
     ("", "pods"),

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{ConfigError, ControllersConfig};
 use crate::context::{Context, Controller, Informers, Outcome};
 use crate::deployment::DeploymentController;
+use crate::endpoints::EndpointsController;
 use crate::endpointslice::EndpointSliceController;
 use crate::error::{Error, Retry};
 use crate::garbage_collector::GarbageCollector;
@@ -95,6 +96,7 @@ fn build(
     let root_ca = config.root_ca.clone();
     let controllers: Controllers = vec![
         (ControllerName::Deployment, Arc::new(DeploymentController::new(context, informers))),
+        (ControllerName::Endpoints, Arc::new(EndpointsController::new(context, informers))),
         (ControllerName::EndpointSlice, Arc::new(EndpointSliceController::new(context, informers))),
         (ControllerName::GarbageCollector, Arc::new(collector)),
         (ControllerName::Namespace, Arc::new(namespaces)),

@@ -13,6 +13,12 @@ mod deletion;
 mod hollow;
 #[path = "cluster/nodes.rs"]
 mod nodes;
+#[path = "cluster/rollouts.rs"]
+mod rollouts;
+#[path = "cluster/scheduling.rs"]
+mod scheduling;
+#[path = "cluster/services.rs"]
+mod services;
 #[path = "cluster/wait.rs"]
 mod wait;
 #[path = "cluster/workloads.rs"]

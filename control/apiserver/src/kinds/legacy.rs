@@ -10,7 +10,7 @@ pub(super) const CORE: &[Row] = &[
     namespaced("bindings", "Binding").verbs(&[Verb::Create]),
     cluster("componentstatuses", "ComponentStatus").short(&["cs"]).verbs(&[Verb::Get, Verb::List]),
     namespaced("configmaps", "ConfigMap").short(&["cm"]),
-    namespaced("endpoints", "Endpoints").short(&["ep"]).inert(),
+    namespaced("endpoints", "Endpoints").short(&["ep"]),
     namespaced("events", "Event").short(&["ev"]),
     namespaced("limitranges", "LimitRange").short(&["limits"]).inert(),
     cluster("namespaces", "Namespace")

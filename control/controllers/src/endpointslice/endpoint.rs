@@ -62,7 +62,7 @@ pub(crate) fn endpoint(service: &Service, pod: &Pod, node: &NodeFacts, ipv6: boo
 }
 
 /// The pod's own name under the Service's domain.
-fn hostname(service: &Service, pod: &Pod) -> Option<String> {
+pub(crate) fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let here = spec.subdomain.is_some() && spec.subdomain == service.metadata.name;
     spec.hostname.clone().filter(|hostname| here && !hostname.is_empty())

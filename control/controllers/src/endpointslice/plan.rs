@@ -62,7 +62,7 @@ pub(crate) fn plan(
 }
 
 /// Address types of a Service, and whether they are IPv6.
-fn families(service: &Service) -> Vec<(&'static str, bool)> {
+pub(crate) fn families(service: &Service) -> Vec<(&'static str, bool)> {
     let listed = service.spec.as_ref().and_then(|spec| spec.ip_families.clone()).unwrap_or_default();
     let is_v6 = |ip: &String| ip.contains(':');
     let addresses = service.spec.as_ref().and_then(|spec| spec.cluster_ips.clone()).unwrap_or_default();

@@ -33,8 +33,8 @@ async fn deployment_takes_its_sets_and_pods_along() {
     let plane = ControlPlane::start(1).await;
     running_deployment(&plane).await;
     plane.api::<Deployment>().delete("web", &DeleteParams::background()).await.unwrap();
-    until("no set", &plane.api::<ReplicaSet>(), <[_]>::is_empty).await;
-    until("no pod", &plane.api::<Pod>(), <[_]>::is_empty).await;
+    until("no set", &plane.api::<ReplicaSet>(), <[ReplicaSet]>::is_empty).await;
+    until("no pod", &plane.api::<Pod>(), <[Pod]>::is_empty).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

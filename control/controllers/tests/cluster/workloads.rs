@@ -28,12 +28,12 @@ pub(crate) fn deployment(name: &str, replicas: i32, image: &str) -> Value {
 }
 
 /// All replicas are of this image, and available.
-fn rolled(deployment: &Deployment, image: &str, replicas: i32) -> bool {
+pub(crate) fn rolled(deployment: &Deployment, image: &str, replicas: i32) -> bool {
     let template = deployment.spec.template.spec.as_ref().unwrap();
     template.containers[0].image.as_deref() == Some(image) && available(deployment, replicas)
 }
 
-fn available(deployment: &Deployment, replicas: i32) -> bool {
+pub(crate) fn available(deployment: &Deployment, replicas: i32) -> bool {
     let (spec, status) = (&deployment.spec, deployment.status.as_ref());
     status.is_some_and(|status| {
         status.available_replicas == Some(replicas)
