@@ -9,6 +9,7 @@ pub mod fields;
 pub mod int_or_string;
 pub mod labels;
 pub mod names;
+pub mod node_affinity;
 pub mod quantity;
 pub mod tolerations;
 pub mod wellknown;

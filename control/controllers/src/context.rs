@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -52,6 +52,8 @@ pub(crate) trait Controller: Send + Sync {
 /// One informer for each kind; all controllers share them.
 pub(crate) struct Informers {
     pub(crate) config_maps: Informer<ConfigMap>,
+    pub(crate) controller_revisions: Informer<ControllerRevision>,
+    pub(crate) daemon_sets: Informer<DaemonSet>,
     pub(crate) deployments: Informer<Deployment>,
     pub(crate) endpoints: Informer<Endpoints>,
     pub(crate) leases: Informer<Lease>,
@@ -61,6 +63,7 @@ pub(crate) struct Informers {
     pub(crate) replica_sets: Informer<ReplicaSet>,
     pub(crate) service_accounts: Informer<ServiceAccount>,
     pub(crate) services: Informer<Service>,
+    pub(crate) stateful_sets: Informer<StatefulSet>,
     pub(crate) slices: Informer<EndpointSlice>,
 }
 
@@ -71,6 +74,8 @@ impl Informers {
                 Api::all(client.clone()),
                 &format!("metadata.name={ROOT_CA_CONFIG_MAP}"),
             ),
+            controller_revisions: Informer::new(Api::all(client.clone())),
+            daemon_sets: Informer::new(Api::all(client.clone())),
             deployments: Informer::new(Api::all(client.clone())),
             endpoints: Informer::new(Api::all(client.clone())),
             leases: Informer::new(Api::namespaced(client.clone(), KUBE_NODE_LEASE)),
@@ -83,6 +88,7 @@ impl Informers {
                 &format!("metadata.name={DEFAULT_SERVICE_ACCOUNT}"),
             ),
             services: Informer::new(Api::all(client.clone())),
+            stateful_sets: Informer::new(Api::all(client.clone())),
             slices: Informer::with_index(Api::all(client.clone()), service_of_slice),
         }
     }
@@ -90,6 +96,8 @@ impl Informers {
     pub(crate) fn caches(&self) -> Caches {
         Caches {
             config_maps: self.config_maps.cache(),
+            controller_revisions: self.controller_revisions.cache(),
+            daemon_sets: self.daemon_sets.cache(),
             deployments: self.deployments.cache(),
             endpoints: self.endpoints.cache(),
             namespaces: self.namespaces.cache(),
@@ -98,6 +106,7 @@ impl Informers {
             replica_sets: self.replica_sets.cache(),
             service_accounts: self.service_accounts.cache(),
             services: self.services.cache(),
+            stateful_sets: self.stateful_sets.cache(),
             slices: self.slices.cache(),
         }
     }
@@ -106,6 +115,8 @@ impl Informers {
     pub(crate) fn synced(&self) -> Vec<(&'static str, watch::Receiver<bool>)> {
         vec![
             ("configmaps", self.config_maps.synced()),
+            ("controllerrevisions", self.controller_revisions.synced()),
+            ("daemonsets", self.daemon_sets.synced()),
             ("deployments", self.deployments.synced()),
             ("endpoints", self.endpoints.synced()),
             ("leases", self.leases.synced()),
@@ -115,6 +126,7 @@ impl Informers {
             ("replicasets", self.replica_sets.synced()),
             ("serviceaccounts", self.service_accounts.synced()),
             ("services", self.services.synced()),
+            ("statefulsets", self.stateful_sets.synced()),
             ("endpointslices", self.slices.synced()),
         ]
     }
@@ -122,6 +134,8 @@ impl Informers {
     /// Starts all watches.
     pub(crate) fn spawn(self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         tasks.spawn(self.config_maps.run(shutdown.clone()));
+        tasks.spawn(self.controller_revisions.run(shutdown.clone()));
+        tasks.spawn(self.daemon_sets.run(shutdown.clone()));
         tasks.spawn(self.deployments.run(shutdown.clone()));
         tasks.spawn(self.endpoints.run(shutdown.clone()));
         tasks.spawn(self.leases.run(shutdown.clone()));
@@ -131,6 +145,7 @@ impl Informers {
         tasks.spawn(self.replica_sets.run(shutdown.clone()));
         tasks.spawn(self.service_accounts.run(shutdown.clone()));
         tasks.spawn(self.services.run(shutdown.clone()));
+        tasks.spawn(self.stateful_sets.run(shutdown.clone()));
         tasks.spawn(self.slices.run(shutdown.clone()));
     }
 }
@@ -139,6 +154,8 @@ impl Informers {
 #[derive(Clone)]
 pub(crate) struct Caches {
     pub(crate) config_maps: Arc<Cache<ConfigMap>>,
+    pub(crate) controller_revisions: Arc<Cache<ControllerRevision>>,
+    pub(crate) daemon_sets: Arc<Cache<DaemonSet>>,
     pub(crate) deployments: Arc<Cache<Deployment>>,
     pub(crate) endpoints: Arc<Cache<Endpoints>>,
     pub(crate) namespaces: Arc<Cache<Namespace>>,
@@ -147,6 +164,7 @@ pub(crate) struct Caches {
     pub(crate) replica_sets: Arc<Cache<ReplicaSet>>,
     pub(crate) service_accounts: Arc<Cache<ServiceAccount>>,
     pub(crate) services: Arc<Cache<Service>>,
+    pub(crate) stateful_sets: Arc<Cache<StatefulSet>>,
     pub(crate) slices: Arc<Cache<EndpointSlice>>,
 }
 

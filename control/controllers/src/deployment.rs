@@ -9,7 +9,7 @@ mod plan;
 mod progress;
 mod revision;
 mod rollout;
-mod template;
+pub(crate) mod template;
 #[cfg(test)]
 mod tests;
 mod work;

@@ -69,8 +69,11 @@ impl GarbageCollector {
         bridge(&shared, &mut informers.nodes, false);
         bridge(&shared, &mut informers.pods, true);
         bridge(&shared, &mut informers.services, true);
+        bridge(&shared, &mut informers.controller_revisions, true);
+        bridge(&shared, &mut informers.daemon_sets, true);
         bridge(&shared, &mut informers.deployments, true);
         bridge(&shared, &mut informers.replica_sets, true);
+        bridge(&shared, &mut informers.stateful_sets, true);
         bridge(&shared, &mut informers.slices, true);
         let observer: Observer = Box::new({
             let shared = shared.clone();

@@ -41,6 +41,7 @@ impl fmt::Display for ObjectKey {
 /// The controllers of this crate, by upstream's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ControllerName {
+    DaemonSet,
     Deployment,
     Endpoints,
     EndpointSlice,
@@ -52,12 +53,14 @@ pub(crate) enum ControllerName {
     ReplicaSet,
     RootCaCertificatePublisher,
     ServiceAccount,
+    StatefulSet,
     TaintEviction,
 }
 
 impl ControllerName {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::DaemonSet => "daemonset-controller",
             Self::Deployment => "deployment-controller",
             Self::Endpoints => "endpoints-controller",
             Self::EndpointSlice => "endpointslice-controller",
@@ -69,6 +72,7 @@ impl ControllerName {
             Self::ReplicaSet => "replicaset-controller",
             Self::RootCaCertificatePublisher => "root-ca-certificate-publisher-controller",
             Self::ServiceAccount => "serviceaccount-controller",
+            Self::StatefulSet => "statefulset-controller",
             Self::TaintEviction => "taint-eviction-controller",
         }
     }

@@ -24,14 +24,17 @@ const REDISCOVER: Duration = Duration::from_secs(30);
 const FIRST_LISTS: Duration = Duration::from_secs(30);
 
 /// Kinds an informer follows anyway.
-const BRIDGED: [(&str, &str); 8] = [
+const BRIDGED: [(&str, &str); 11] = [
     ("", "endpoints"),
     ("", "namespaces"),
     ("", "nodes"),
     ("", "pods"),
     ("", "services"),
+    ("apps", "controllerrevisions"),
+    ("apps", "daemonsets"),
     ("apps", "deployments"),
     ("apps", "replicasets"),
+    ("apps", "statefulsets"),
     ("discovery.k8s.io", "endpointslices"),
 ];
 /// Nobody owns through these, they own nothing, and there are many.

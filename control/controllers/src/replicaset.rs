@@ -11,24 +11,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::{BoxFuture, join_all};
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, PostParams, Preconditions};
 use xebec_api::wellknown::reasons::workload;
 
-use crate::cache::{Cache, Change, revision_of};
+use crate::cache::{Cache, Change};
 use crate::context::{Context, Controller, ControllerQueue, Informers, Outcome};
-use crate::error::{Error, is_conflict, is_not_found, namespace_is_terminating};
-use crate::expectations::Expectations;
+use crate::error::Error;
 use crate::key::{ControllerName, ObjectKey};
 use crate::owner;
 use crate::patch::{self, Half};
+use crate::pod;
+use crate::pod_control::{PodControl, claims};
 use crate::pod_template::pod_from;
-use crate::recorder::Severity;
-use crate::replicaset::plan::{Claims, Failure, Scale};
+use crate::replicaset::plan::{Failure, Scale};
 
 /// How soon to look again while the cache is behind our own writes; the watch normally comes first.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -37,15 +35,15 @@ const CATCH_UP: Duration = Duration::from_secs(1);
 pub(crate) struct ReplicaSetController {
     context: Context,
     queue: ControllerQueue,
-    expectations: Arc<Expectations>,
+    pods: PodControl,
 }
 
 impl ReplicaSetController {
     pub(crate) fn new(context: &Context, informers: &mut Informers) -> Self {
         let queue = context.queue_of(ControllerName::ReplicaSet);
-        let expectations = Arc::new(Expectations::default());
+        let pods = PodControl::new(context, ControllerName::ReplicaSet);
         informers.replica_sets.on_change({
-            let (queue, expectations) = (queue.clone(), expectations.clone());
+            let (queue, expectations) = (queue.clone(), pods.expectations.clone());
             move |change| {
                 if let Some(set) = change.object() {
                     let key = ObjectKey::of(set.as_ref());
@@ -60,20 +58,21 @@ impl ReplicaSetController {
             let (queue, sets) = (queue.clone(), context.caches.replica_sets.clone());
             move |change| enqueue_for_pod(&queue, &sets, change)
         });
-        Self { context: context.clone(), queue, expectations }
+        Self { context: context.clone(), queue, pods }
     }
 
     async fn sync(&self, key: &ObjectKey) -> Result<Outcome, Error> {
         let caches = &self.context.caches;
         let Some(set) = caches.replica_sets.get(key) else {
-            self.expectations.forget(key);
+            self.pods.expectations.forget(key);
             return Ok(Outcome::Done);
         };
-        let caught_up = self.expectations.satisfied(key, &caches.pods);
+        let caught_up = self.pods.expectations.satisfied(key, &caches.pods);
         let selector = owner::selector(set.as_ref(), &set.spec.selector)?;
         let mut candidates = caches.pods.controlled_by(set.metadata.uid.as_deref().unwrap_or_default());
         candidates.extend(caches.pods.uncontrolled_in(&key.namespace));
-        let owned = self.claim(key, &set, plan::claims(&set, &selector, candidates)).await?;
+        let claims = claims(set.as_ref(), &selector, candidates, pod::is_active);
+        let owned = self.pods.claim(key, set.as_ref(), claims).await?;
 
         let mut failed = None;
         if caught_up && set.metadata.deletion_timestamp.is_none() {
@@ -97,31 +96,6 @@ impl ReplicaSetController {
         Ok(Outcome::after(available.into_iter().chain(catch_up).min()))
     }
 
-    /// Adopts and releases; the pods owned afterwards.
-    async fn claim(&self, key: &ObjectKey, set: &ReplicaSet, claims: Claims) -> Result<Vec<Arc<Pod>>, Error> {
-        let Claims { mut owned, adopt, release } = claims;
-        if adopt.is_empty() && release.is_empty() {
-            return Ok(owned);
-        }
-        let reference = owner::controller_reference(set);
-        let api = self.context.api::<Pod>(&key.namespace);
-        if !adopt.is_empty() {
-            owner::may_adopt(&self.context.api(&key.namespace), set).await?;
-        }
-        for pod in adopt {
-            if let Some(adopted) = owner::adopt(&api, &reference, pod.as_ref()).await? {
-                self.expectations.wrote(key, revision_of(&adopted));
-                owned.push(Arc::new(adopted));
-            }
-        }
-        for pod in release {
-            if let Some(released) = owner::release(&api, &reference, pod.as_ref()).await? {
-                self.expectations.wrote(key, revision_of(&released));
-            }
-        }
-        Ok(owned)
-    }
-
     /// Pods of all ReplicaSets that share this one's owner; its own pods if it has none.
     fn related(&self, set: &ReplicaSet, owned: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         let caches = &self.context.caches;
@@ -136,100 +110,15 @@ impl ReplicaSetController {
     async fn apply(&self, key: &ObjectKey, set: &ReplicaSet, step: Scale) -> Result<(), (Failure, Error)> {
         let (reason, result) = match step {
             Scale::Enough => return Ok(()),
-            Scale::Create(count) => (workload::FAILED_CREATE, self.create(key, set, count).await),
-            Scale::Delete(pods) => (workload::FAILED_DELETE, self.delete(key, set, pods).await),
+            Scale::Create(count) => {
+                let reference = owner::controller_reference(set);
+                let pod = set.spec.template.as_ref().map(|template| pod_from(template, &reference));
+                let pods: Vec<Pod> = pod.into_iter().cycle().take(count).collect();
+                (workload::FAILED_CREATE, self.pods.create(key, set, &pods).await)
+            }
+            Scale::Delete(pods) => (workload::FAILED_DELETE, self.pods.delete(key, set, &pods).await),
         };
         result.map_err(|error| (Failure { reason, message: error.to_string() }, error))
-    }
-
-    /// Creates pods in batches of 1, 2, 4, …: when the first is refused (a quota, say), the rest is not tried.
-    async fn create(&self, key: &ObjectKey, set: &ReplicaSet, count: usize) -> Result<(), Error> {
-        let reference = owner::controller_reference(set);
-        let (mut left, mut batch) = (count, 1);
-        while left > 0 {
-            let size = batch.min(left);
-            let results = join_all((0..size).map(|_| self.create_one(key, set, &reference))).await;
-            let errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
-            if let Some(error) = Error::several(errors) {
-                return Err(error);
-            }
-            left -= size;
-            batch *= 2;
-        }
-        Ok(())
-    }
-
-    async fn create_one(
-        &self,
-        key: &ObjectKey,
-        set: &ReplicaSet,
-        owner: &OwnerReference,
-    ) -> Result<(), Error> {
-        let Some(template) = &set.spec.template else {
-            return Ok(());
-        };
-        let pod = pod_from(template, owner);
-        match self.context.api::<Pod>(&key.namespace).create(&PostParams::default(), &pod).await {
-            Ok(created) => {
-                self.expectations.wrote(key, revision_of(&created));
-                let name = created.metadata.name.unwrap_or_default();
-                self.event(
-                    set,
-                    Severity::Normal,
-                    workload::SUCCESSFUL_CREATE,
-                    format!("Created pod: {name}"),
-                );
-                Ok(())
-            }
-            Err(error) if namespace_is_terminating(&error) => Ok(()),
-            Err(error) => {
-                self.event(
-                    set,
-                    Severity::Warning,
-                    workload::FAILED_CREATE,
-                    format!("Error creating: {error}"),
-                );
-                Err(Error::api(format!("create a pod of ReplicaSet {key}"), error))
-            }
-        }
-    }
-
-    async fn delete(&self, key: &ObjectKey, set: &ReplicaSet, pods: Vec<Arc<Pod>>) -> Result<(), Error> {
-        let results = join_all(pods.iter().map(|pod| self.delete_one(key, set, pod))).await;
-        Error::several(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
-    }
-
-    async fn delete_one(&self, key: &ObjectKey, set: &ReplicaSet, pod: &Pod) -> Result<(), Error> {
-        let name = pod.metadata.name.as_deref().unwrap_or_default();
-        let params = DeleteParams::default()
-            .preconditions(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
-        match self.context.api::<Pod>(&key.namespace).delete(name, &params).await {
-            Ok(_) => {
-                self.expectations.deleted(key, pod);
-                self.event(
-                    set,
-                    Severity::Normal,
-                    workload::SUCCESSFUL_DELETE,
-                    format!("Deleted pod: {name}"),
-                );
-                Ok(())
-            }
-            // Gone already, or another pod of that name: what was to be deleted is not there.
-            Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
-            Err(error) => {
-                self.event(
-                    set,
-                    Severity::Warning,
-                    workload::FAILED_DELETE,
-                    format!("Error deleting: {error}"),
-                );
-                Err(Error::api(format!("delete pod {}/{name}", key.namespace), error))
-            }
-        }
-    }
-
-    fn event(&self, set: &ReplicaSet, severity: Severity, reason: &'static str, message: String) {
-        self.context.record(ControllerName::ReplicaSet, set, severity, reason, message);
     }
 }
 

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, ControllersConfig};
 use crate::context::{Context, Controller, Informers, Outcome};
+use crate::daemonset::DaemonSetController;
 use crate::deployment::DeploymentController;
 use crate::endpoints::EndpointsController;
 use crate::endpointslice::EndpointSliceController;
@@ -30,6 +31,7 @@ use crate::recorder::Recorder;
 use crate::replicaset::ReplicaSetController;
 use crate::root_ca::RootCaPublisher;
 use crate::service_account::ServiceAccountController;
+use crate::statefulset::StatefulSetController;
 use crate::taint_eviction::TaintEviction;
 use crate::workqueue::{QueueLimits, WorkQueue};
 
@@ -95,6 +97,7 @@ fn build(
     let (namespaces, namespaces_observer) = NamespaceController::new(context, informers);
     let root_ca = config.root_ca.clone();
     let controllers: Controllers = vec![
+        (ControllerName::DaemonSet, Arc::new(DaemonSetController::new(context, informers))),
         (ControllerName::Deployment, Arc::new(DeploymentController::new(context, informers))),
         (ControllerName::Endpoints, Arc::new(EndpointsController::new(context, informers))),
         (ControllerName::EndpointSlice, Arc::new(EndpointSliceController::new(context, informers))),
@@ -109,6 +112,7 @@ fn build(
             Arc::new(RootCaPublisher::new(context, informers, root_ca)),
         ),
         (ControllerName::ServiceAccount, Arc::new(ServiceAccountController::new(context, informers))),
+        (ControllerName::StatefulSet, Arc::new(StatefulSetController::new(context, informers))),
         (ControllerName::TaintEviction, Arc::new(TaintEviction::new(context, informers))),
     ];
     (controllers, vec![collector_observer, namespaces_observer])

@@ -7,6 +7,8 @@
 
 #[path = "cluster/control_plane.rs"]
 mod control_plane;
+#[path = "cluster/daemons.rs"]
+mod daemons;
 #[path = "cluster/deletion.rs"]
 mod deletion;
 #[path = "cluster/hollow.rs"]
@@ -19,6 +21,8 @@ mod rollouts;
 mod scheduling;
 #[path = "cluster/services.rs"]
 mod services;
+#[path = "cluster/stateful.rs"]
+mod stateful;
 #[path = "cluster/wait.rs"]
 mod wait;
 #[path = "cluster/workloads.rs"]

@@ -8,7 +8,6 @@
 //! watches ──► scheduler { cache, queue } ──► framework: filter, score ──► assume ──► bind
 //! ```
 
-mod affinity;
 mod cache;
 mod columns;
 mod config;

@@ -11,13 +11,13 @@ use k8s_openapi::api::core::v1::{Node, Taint};
 use xebec_api::Quantity;
 use xebec_api::wellknown::taints::{NO_EXECUTE, NO_SCHEDULE, PREFER_NO_SCHEDULE};
 
-use crate::affinity::NodeFacts;
 use crate::columns::Columns;
 use crate::node_set::{NodeSet, Row};
 use crate::pod_info::{PodInfo, PodUid};
 use crate::ports::HostPort;
 use crate::resources::Resources;
 use crate::spread::SpreadCounts;
+use xebec_api::node_affinity::NodeFacts;
 
 /// The nodes and what runs on them.
 #[derive(Debug, Default)]

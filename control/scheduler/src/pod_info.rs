@@ -11,9 +11,9 @@ use k8s_openapi::api::core::v1::{
 use xebec_api::wellknown::conditions::POD_SCHEDULED;
 use xebec_api::wellknown::names::DEFAULT_SCHEDULER;
 
-use crate::affinity::NodeAffinity;
 use crate::ports::HostPort;
 use crate::resources::{Resources, pod_requests, pod_requests_nonzero};
+use xebec_api::node_affinity::NodeAffinity;
 
 /// UID of a pod: what makes it itself, a name can come back.
 pub(crate) type PodUid = Arc<str>;

@@ -19,7 +19,7 @@ pub(super) const GROUPS: &[Group] = &[
         version: "v1",
         resources: &[
             namespaced("controllerrevisions", "ControllerRevision"),
-            namespaced("daemonsets", "DaemonSet").short(&["ds"]).category(&["all"]).status().inert(),
+            namespaced("daemonsets", "DaemonSet").short(&["ds"]).category(&["all"]).status(),
             namespaced("deployments", "Deployment")
                 .short(&["deploy"])
                 .category(&["all"])
@@ -34,8 +34,7 @@ pub(super) const GROUPS: &[Group] = &[
                 .short(&["sts"])
                 .category(&["all"])
                 .status()
-                .subresources(&[SCALE])
-                .inert(),
+                .subresources(&[SCALE]),
         ],
     },
     Group {

@@ -9,23 +9,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use xebec_api::labels::Selector;
 use xebec_api::wellknown::conditions::{REPLICA_FAILURE, TRUE};
 
-use crate::owner::{self, Claim};
 use crate::pod::{self, Wait};
 use crate::replicaset::rank::{Ranked, pods_to_delete};
 
 /// Pods created or deleted in one run at most.
 pub(crate) const BURST: usize = 500;
-
-/// Pods by what is to be done about their ownership.
-#[derive(Debug, Default)]
-pub(crate) struct Claims {
-    pub(crate) owned: Vec<Arc<Pod>>,
-    pub(crate) adopt: Vec<Arc<Pod>>,
-    pub(crate) release: Vec<Arc<Pod>>,
-}
 
 /// One step towards the wanted number of pods.
 #[derive(Debug)]
@@ -48,21 +38,6 @@ pub(crate) fn replicas(set: &ReplicaSet) -> i32 {
 
 fn min_ready_seconds(set: &ReplicaSet) -> i32 {
     set.spec.min_ready_seconds.unwrap_or(0)
-}
-
-/// Sorts the candidates by ownership. Pods that ran to their end are left alone.
-pub(crate) fn claims(set: &ReplicaSet, selector: &Selector, candidates: Vec<Arc<Pod>>) -> Claims {
-    let mut claims = Claims::default();
-    for candidate in candidates {
-        let active = pod::is_active(&candidate);
-        match owner::claim(set, selector, candidate.as_ref()) {
-            Claim::Keep => claims.owned.push(candidate),
-            Claim::Adopt if active => claims.adopt.push(candidate),
-            Claim::Release if active => claims.release.push(candidate),
-            Claim::Adopt | Claim::Release | Claim::Ignore => {}
-        }
-    }
-    claims
 }
 
 /// The next step towards `spec.replicas`. `related` are the pods of all ReplicaSets with the same owner: of two pods

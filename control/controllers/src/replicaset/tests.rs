@@ -130,6 +130,11 @@ fn claims_leave_finished_pods_alone() {
         )
     };
     let moved = pod("moved", "n", LONG_READY, json!({"metadata": {"labels": {"app": "other"}}}));
-    let claims = plan::claims(&set, &selector, vec![orphan("Running"), orphan("Failed"), moved]);
+    let claims = crate::pod_control::claims(
+        &set,
+        &selector,
+        vec![orphan("Running"), orphan("Failed"), moved],
+        crate::pod::is_active,
+    );
     assert_eq!((claims.owned.len(), claims.adopt.len(), claims.release.len()), (0, 1, 1));
 }

@@ -5,18 +5,20 @@
 
 use std::collections::BTreeMap;
 
+use crate::labels::{Operator, Requirement};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm, PodSpec};
-use xebec_api::labels::{Operator, Requirement};
 
 /// What a matcher looks at on a node.
-pub(crate) struct NodeFacts<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) labels: &'a BTreeMap<String, String>,
+pub struct NodeFacts<'a> {
+    /// The node's name.
+    pub name: &'a str,
+    /// The node's labels.
+    pub labels: &'a BTreeMap<String, String>,
 }
 
 /// A pod's wishes about its node.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct NodeAffinity {
+pub struct NodeAffinity {
     selector: Vec<(String, String)>,
     /// At least one must match; `None` = no such demand.
     required: Option<Vec<Term>>,
@@ -40,7 +42,8 @@ enum NameRequirement {
 }
 
 impl NodeAffinity {
-    pub(crate) fn of(spec: &PodSpec) -> Self {
+    /// What the pod demands and prefers.
+    pub fn of(spec: &PodSpec) -> Self {
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         let preferred =
@@ -58,16 +61,17 @@ impl NodeAffinity {
     }
 
     /// There is nothing to demand.
-    pub(crate) fn demands_nothing(&self) -> bool {
+    pub fn demands_nothing(&self) -> bool {
         self.selector.is_empty() && self.required.is_none()
     }
 
-    pub(crate) fn prefers_nothing(&self) -> bool {
+    /// There is nothing to prefer.
+    pub fn prefers_nothing(&self) -> bool {
         self.preferred.is_empty()
     }
 
     /// The only nodes that can match, when the pod names them.
-    pub(crate) fn named_nodes(&self) -> Option<Vec<&str>> {
+    pub fn named_nodes(&self) -> Option<Vec<&str>> {
         let terms = self.required.as_ref().filter(|terms| !terms.is_empty())?;
         terms
             .iter()
@@ -80,13 +84,14 @@ impl NodeAffinity {
             .collect()
     }
 
-    pub(crate) fn matches(&self, node: &NodeFacts<'_>) -> bool {
+    /// The node meets every demand.
+    pub fn matches(&self, node: &NodeFacts<'_>) -> bool {
         self.selector.iter().all(|(key, value)| node.labels.get(key) == Some(value))
             && self.required.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(node)))
     }
 
     /// The weights of all preferences the node meets.
-    pub(crate) fn preference(&self, node: &NodeFacts<'_>) -> i64 {
+    pub fn preference(&self, node: &NodeFacts<'_>) -> i64 {
         self.preferred.iter().filter(|(_, term)| term.matches(node)).map(|(weight, _)| weight).sum()
     }
 }

@@ -1,0 +1,176 @@
+//! The writes of controllers that own pods: claim, create, delete, each told in an Event and remembered until the
+//! cache shows it.
+//!
+//! In: an owner, pods to be made or removed. Out: API writes, Events, expectations.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use serde::de::DeserializeOwned;
+use xebec_api::labels::Selector;
+use xebec_api::wellknown::reasons::workload;
+
+use crate::cache::revision_of;
+use crate::context::Context;
+use crate::error::{Error, is_conflict, is_not_found, namespace_is_terminating};
+use crate::expectations::Expectations;
+use crate::key::{ControllerName, ObjectKey};
+use crate::owner::{self, Claim};
+use crate::recorder::Severity;
+
+/// Writes pods in the name of one controller.
+pub(crate) struct PodControl {
+    context: Context,
+    controller: ControllerName,
+    pub(crate) expectations: Arc<Expectations>,
+}
+
+/// Pods by what is to be done about their ownership.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    pub(crate) owned: Vec<Arc<Pod>>,
+    pub(crate) adopt: Vec<Arc<Pod>>,
+    pub(crate) release: Vec<Arc<Pod>>,
+}
+
+/// Sorts the candidates by ownership. Only `changeable` ones change their owner.
+pub(crate) fn claims<O: Resource>(
+    owner: &O,
+    selector: &Selector,
+    candidates: Vec<Arc<Pod>>,
+    changeable: impl Fn(&Pod) -> bool,
+) -> Claims {
+    let mut claims = Claims::default();
+    for candidate in candidates {
+        match owner::claim(owner, selector, candidate.as_ref()) {
+            Claim::Keep => claims.owned.push(candidate),
+            Claim::Adopt if changeable(&candidate) => claims.adopt.push(candidate),
+            Claim::Release if changeable(&candidate) => claims.release.push(candidate),
+            Claim::Adopt | Claim::Release | Claim::Ignore => {}
+        }
+    }
+    claims
+}
+
+impl PodControl {
+    pub(crate) fn new(context: &Context, controller: ControllerName) -> Self {
+        Self { context: context.clone(), controller, expectations: Arc::default() }
+    }
+
+    /// Adopts and releases; the pods owned afterwards.
+    pub(crate) async fn claim<O>(
+        &self,
+        key: &ObjectKey,
+        owner: &O,
+        claims: Claims,
+    ) -> Result<Vec<Arc<Pod>>, Error>
+    where
+        O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let Claims { mut owned, adopt, release } = claims;
+        if adopt.is_empty() && release.is_empty() {
+            return Ok(owned);
+        }
+        let reference = owner::controller_reference(owner);
+        let api = self.context.api::<Pod>(&key.namespace);
+        if !adopt.is_empty() {
+            owner::may_adopt(&self.context.api(&key.namespace), owner).await?;
+        }
+        for pod in adopt {
+            if let Some(adopted) = owner::adopt(&api, &reference, pod.as_ref()).await? {
+                self.expectations.wrote(key, revision_of(&adopted));
+                owned.push(Arc::new(adopted));
+            }
+        }
+        for pod in release {
+            if let Some(released) = owner::release(&api, &reference, pod.as_ref()).await? {
+                self.expectations.wrote(key, revision_of(&released));
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Creates pods in batches of 1, 2, 4, …: when the first is refused (a quota, say), the rest is not tried.
+    pub(crate) async fn create<O>(&self, key: &ObjectKey, owner: &O, pods: &[Pod]) -> Result<(), Error>
+    where
+        O: Resource<DynamicType = ()>,
+    {
+        let (mut left, mut batch) = (pods, 1);
+        while !left.is_empty() {
+            let (now, later) = left.split_at(batch.min(left.len()));
+            let results = join_all(now.iter().map(|pod| self.create_one(key, owner, pod))).await;
+            let errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+            if let Some(error) = Error::several(errors) {
+                return Err(error);
+            }
+            left = later;
+            batch *= 2;
+        }
+        Ok(())
+    }
+
+    async fn create_one<O>(&self, key: &ObjectKey, owner: &O, pod: &Pod) -> Result<(), Error>
+    where
+        O: Resource<DynamicType = ()>,
+    {
+        match self.context.api::<Pod>(&key.namespace).create(&PostParams::default(), pod).await {
+            Ok(created) => {
+                self.expectations.wrote(key, revision_of(&created));
+                let name = created.metadata.name.unwrap_or_default();
+                let message = format!("Created pod: {name}");
+                self.event(owner, Severity::Normal, workload::SUCCESSFUL_CREATE, message);
+                Ok(())
+            }
+            Err(error) if namespace_is_terminating(&error) => Ok(()),
+            Err(error) => {
+                let message = format!("Error creating: {error}");
+                self.event(owner, Severity::Warning, workload::FAILED_CREATE, message);
+                Err(Error::api(format!("create a pod of {} {key}", O::kind(&())), error))
+            }
+        }
+    }
+
+    pub(crate) async fn delete<O>(&self, key: &ObjectKey, owner: &O, pods: &[Arc<Pod>]) -> Result<(), Error>
+    where
+        O: Resource<DynamicType = ()>,
+    {
+        let results = join_all(pods.iter().map(|pod| self.delete_one(key, owner, pod))).await;
+        Error::several(results.into_iter().filter_map(Result::err).collect()).map_or(Ok(()), Err)
+    }
+
+    async fn delete_one<O>(&self, key: &ObjectKey, owner: &O, pod: &Pod) -> Result<(), Error>
+    where
+        O: Resource<DynamicType = ()>,
+    {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        let params = DeleteParams::default()
+            .preconditions(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None });
+        match self.context.api::<Pod>(&key.namespace).delete(name, &params).await {
+            Ok(_) => {
+                self.expectations.deleted(key, pod);
+                let message = format!("Deleted pod: {name}");
+                self.event(owner, Severity::Normal, workload::SUCCESSFUL_DELETE, message);
+                Ok(())
+            }
+            // Gone already, or another pod of that name: what was to be deleted is not there.
+            Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
+            Err(error) => {
+                let message = format!("Error deleting: {error}");
+                self.event(owner, Severity::Warning, workload::FAILED_DELETE, message);
+                Err(Error::api(format!("delete pod {}/{name}", key.namespace), error))
+            }
+        }
+    }
+
+    fn event<O>(&self, owner: &O, severity: Severity, reason: &'static str, message: String)
+    where
+        O: Resource<DynamicType = ()>,
+    {
+        self.context.record(self.controller, owner, severity, reason, message);
+    }
+}
