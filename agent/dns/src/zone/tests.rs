@@ -67,6 +67,7 @@ fn a_headless_service_resolves_to_its_ready_endpoints() {
     assert_eq!(ask(&zone, "db-0.db.a.svc", Wanted::V4), addresses_of(&["10.1.0.1"]));
     assert_eq!(ask(&zone, "10-1-0-2.db.a.svc", Wanted::V4), addresses_of(&["10.1.0.2"]));
     assert_eq!(ask(&zone, "db-0.web.a.svc", Wanted::V4), Answer::NoName);
+    assert_eq!(ask(&zone, "nobody.db.a.svc", Wanted::V4), Answer::NoName);
     assert_eq!(ask(&zone, "empty.a.svc", Wanted::V4), Answer::NoName);
 }
 
