@@ -105,7 +105,8 @@ fn non_resource(
     let verifier = &cx.registry.config.tokens.verifier;
     let document = match info.path.trim_end_matches('/') {
         "" => {
-            let groups = ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"];
+            let groups =
+                ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
             serde_json::json!({ "paths": groups })
         }
         "/version" => version::info(),
@@ -118,7 +119,11 @@ fn non_resource(
             if let Some(answer) = discovery::respond(&cx.registry.kinds, path, headers) {
                 return answer;
             }
-            match openapi::document(&cx.registry.kinds, path) {
+            if path == openapi::V2 {
+                // Spoken in JSON only; some clients know only the encoding of protocol buffers.
+                Output::negotiate(headers)?;
+            }
+            match openapi::document(&cx.registry.kinds, path)? {
                 Some(document) => document,
                 None => return Ok(not_found_page()),
             }

@@ -1,29 +1,54 @@
-//! `/openapi/v3`: enough of it for kubectl to know that fields are validated here.
+//! `/openapi/v2` and `/openapi/v3`: what is served, and what its objects are made of.
 //!
-//! In: the table of kinds. Out: the index and, per group and version, the patch operations with their parameters.
-//! Absent: the schemas themselves, which `explain` needs.
+//! In: the table of kinds, the published definitions. Out: the one document of v2; of v3 the index and a document per
+//! group and version. Absent: v2 in the encoding of protocol buffers.
 
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{Resource, Verb};
 use crate::registry::Kinds;
+use crate::status::ApiError;
 use crate::version::GIT_VERSION;
 
-const ROOT: &str = "/openapi/v3";
+mod schemas;
+
+pub(crate) const V2: &str = "/openapi/v2";
+const V3: &str = "/openapi/v3";
+const PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 
 /// The document at a path; `None` if there is none.
-pub(crate) fn document(kinds: &Kinds, path: &str) -> Option<Value> {
-    let rest = path.strip_prefix(ROOT)?.trim_matches('/');
+pub(crate) fn document(kinds: &Kinds, path: &str) -> Result<Option<Value>, ApiError> {
+    if path == V2 {
+        return v2(kinds).map(Some);
+    }
+    let Some(rest) = path.strip_prefix(V3).map(|rest| rest.trim_matches('/')) else { return Ok(None) };
     if rest.is_empty() {
-        return Some(index(kinds));
+        return Ok(Some(index(kinds)));
     }
     let segments: Vec<&str> = rest.split('/').collect();
     let (group, version) = match segments.as_slice() {
         ["api", version] => ("", *version),
         ["apis", group, version] => (*group, *version),
-        _ => return None,
+        _ => return Ok(None),
     };
-    kinds.has_group_version(group, version).then(|| group_version(kinds, group, version))
+    if !kinds.has_group_version(group, version) {
+        return Ok(None);
+    }
+    let served = kinds.all().filter(|r| &*r.gvk.group == group && &*r.gvk.version == version);
+    Ok(Some(json!({
+        "openapi": "3.0.0", "info": info(), "paths": paths(served, parameter_v3),
+        "components": { "schemas": schemas::of(group, version)? },
+    })))
+}
+
+fn v2(kinds: &Kinds) -> Result<Value, ApiError> {
+    Ok(json!({
+        "swagger": "2.0", "info": info(), "paths": paths(kinds.all(), parameter_v2), "definitions": schemas::all()?,
+    }))
+}
+
+fn info() -> Value {
+    json!({ "title": "Kubernetes", "version": GIT_VERSION })
 }
 
 fn root_of(group: &str, version: &str) -> String {
@@ -35,58 +60,118 @@ fn index(kinds: &Kinds) -> Value {
     for resource in kinds.all() {
         let root = root_of(&resource.gvk.group, &resource.gvk.version);
         // What is served changes with the version only, so that is what clients cache by.
-        let url = format!("{ROOT}/{root}?hash={}", GIT_VERSION.replace('+', "-"));
+        let url = format!("{V3}/{root}?hash={}", GIT_VERSION.replace('+', "-"));
         paths.insert(root, json!({ "serverRelativeURL": url }));
     }
     json!({ "paths": paths })
 }
 
-fn group_version(kinds: &Kinds, group: &str, version: &str) -> Value {
+/// The operations on collections and on single objects.
+fn paths<'a>(
+    resources: impl Iterator<Item = &'a Resource>,
+    parameter: fn(&str) -> Value,
+) -> Map<String, Value> {
+    const COLLECTION: &[(Verb, &str)] =
+        &[(Verb::List, "get"), (Verb::Create, "post"), (Verb::DeleteCollection, "delete")];
+    const OBJECT: &[(Verb, &str)] =
+        &[(Verb::Get, "get"), (Verb::Update, "put"), (Verb::Patch, "patch"), (Verb::Delete, "delete")];
     let mut paths = Map::new();
-    let served = kinds.all().filter(|r| &*r.gvk.group == group && &*r.gvk.version == version);
-    for resource in served.filter(|resource| resource.allows(Verb::Patch)) {
-        paths.insert(path_of(resource), json!({ "patch": patch_operation(resource) }));
+    for resource in resources {
+        let path = path_of(resource);
+        for (path, verbs) in [(path.clone(), COLLECTION), (format!("{path}/{{name}}"), OBJECT)] {
+            let operations: Map<String, Value> = verbs
+                .iter()
+                .filter(|(verb, _)| resource.allows(*verb))
+                .map(|(verb, method)| ((*method).to_owned(), operation(resource, *verb, parameter)))
+                .collect();
+            if !operations.is_empty() {
+                paths.insert(path, operations.into());
+            }
+        }
     }
-    json!({
-        "openapi": "3.0.0", "info": { "title": "Kubernetes", "version": GIT_VERSION }, "paths": paths,
-        "components": { "schemas": {} },
-    })
+    paths
 }
 
 fn path_of(resource: &Resource) -> String {
     let root = root_of(&resource.gvk.group, &resource.gvk.version);
     let namespace = if resource.namespaced { "namespaces/{namespace}/" } else { "" };
-    format!("/{root}/{namespace}{}/{{name}}", resource.plural)
+    format!("/{root}/{namespace}{}", resource.plural)
 }
 
-fn patch_operation(resource: &Resource) -> Value {
-    let parameter = |name: &str| json!({ "name": name, "in": "query", "schema": { "type": "string", "uniqueItems": true } });
-    let parameters: Vec<Value> =
-        ["dryRun", "fieldManager", "fieldValidation"].into_iter().map(parameter).collect();
+fn operation(resource: &Resource, verb: Verb, parameter: fn(&str) -> Value) -> Value {
+    let action = match verb {
+        Verb::Create => "post",
+        Verb::Update => "put",
+        other => other.as_str(),
+    };
+    let writes = matches!(verb, Verb::Create | Verb::Update | Verb::Patch);
+    let names = if writes { PARAMETERS } else { &[] };
+    let gvk = &resource.gvk;
     json!({
-        "operationId": format!("patch{}", resource.gvk.kind),
-        "parameters": parameters,
+        "operationId": format!("{action}{}{}{}", gvk.group.replace('.', "_"), gvk.version, gvk.kind),
+        "parameters": names.iter().map(|name| parameter(name)).collect::<Vec<_>>(),
         "responses": { "200": { "description": "OK" } },
-        "x-kubernetes-action": "patch",
+        "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {
-            "group": &*resource.gvk.group, "version": &*resource.gvk.version, "kind": &*resource.gvk.kind,
+            "group": &*gvk.group, "version": &*gvk.version, "kind": &*gvk.kind,
         },
     })
+}
+
+fn parameter_v2(name: &str) -> Value {
+    json!({ "name": name, "in": "query", "type": "string", "uniqueItems": true })
+}
+
+fn parameter_v3(name: &str) -> Value {
+    json!({ "name": name, "in": "query", "schema": { "type": "string", "uniqueItems": true } })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_version_in_the_index_has_a_document() {
-        let kinds = Kinds::builtin();
-        let index = document(&kinds, "/openapi/v3").expect("an index");
-        for root in index["paths"].as_object().expect("paths").keys() {
-            let found = document(&kinds, &format!("/openapi/v3/{root}")).expect("a document");
-            assert_eq!(found["openapi"], "3.0.0");
+    fn all_references(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("$ref").and_then(Value::as_str).map(ToOwned::to_owned));
+                fields.values().for_each(|field| all_references(field, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| all_references(item, found)),
+            _ => {}
         }
-        assert!(document(&kinds, "/openapi/v3/apis/nope/v1").is_none());
-        assert!(document(&kinds, "/openapi/v2").is_none());
+    }
+
+    #[test]
+    fn every_document_holds_what_it_refers_to() {
+        let kinds = Kinds::builtin();
+        let index = document(&kinds, V3).expect("reads").expect("an index");
+        for root in index["paths"].as_object().expect("paths").keys() {
+            let found = document(&kinds, &format!("{V3}/{root}")).expect("reads").expect("a document");
+            assert_eq!(found["openapi"], "3.0.0");
+            let mut references = Vec::new();
+            all_references(&found, &mut references);
+            for reference in references {
+                let name = reference.strip_prefix("#/components/schemas/").expect("a v3 reference");
+                assert!(found["components"]["schemas"].get(name).is_some(), "{root}: {name}");
+            }
+        }
+        assert_eq!(document(&kinds, "/openapi/v3/apis/nope/v1").expect("reads"), None);
+    }
+
+    #[test]
+    fn every_served_kind_has_its_schema() {
+        let kinds = Kinds::builtin();
+        let v2 = document(&kinds, V2).expect("reads").expect("a document");
+        let definitions = v2["definitions"].as_object().expect("definitions");
+        for resource in kinds.all() {
+            let gvk = &resource.gvk;
+            let wanted = json!({ "group": &*gvk.group, "version": &*gvk.version, "kind": &*gvk.kind });
+            let described = definitions.values().any(|definition| {
+                let kinds = definition.get("x-kubernetes-group-version-kind").and_then(Value::as_array);
+                kinds.is_some_and(|kinds| kinds.contains(&wanted))
+            });
+            assert!(described, "{gvk}");
+        }
+        assert!(v2["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"].is_object());
     }
 }
