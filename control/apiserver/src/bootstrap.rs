@@ -16,12 +16,15 @@ use crate::authn::UserInfo;
 use crate::kinds::Verb;
 use crate::meta;
 use crate::options::{DeleteOptions, WriteOptions};
+use crate::registry::create::Ownership;
 use crate::registry::update::{self, Door, Edit};
 use crate::registry::{Cx, Served, create, delete};
 use crate::server::ApiServer;
 use crate::status::ApiError;
 use crate::stored;
 
+/// As whom the server writes for itself.
+const AGENT: &str = "xebec-control";
 /// How long Events are kept after their last write.
 const EVENT_TTL: Duration = Duration::from_secs(3600);
 const EVENT_SWEEP: Duration = Duration::from_secs(300);
@@ -156,14 +159,15 @@ impl ApiServer {
     async fn ensure(&self, wanted: &Wanted) -> Result<(), ApiError> {
         let Some(served) = self.served(wanted) else { return Ok(()) };
         let user = UserInfo::authenticated(names::USER_APISERVER, [names::GROUP_MASTERS]);
-        let cx = Cx::new(self.registry(), &user);
+        let cx = Cx::new(self.registry(), &user, AGENT, "");
         let name = meta::name(&wanted.object).to_owned();
         let mut object = wanted.object.clone();
         meta::set(&mut object, &["kind"], Some((*served.stored.kind).into()));
         meta::set(&mut object, &["apiVersion"], Some(served.stored.api_version().into()));
         create::set_namespace(&mut object, wanted.namespace)?;
+        let options = WriteOptions::default();
         if self.registry().find(served, wanted.namespace, &name).is_none() {
-            match create::insert(&cx, served, wanted.namespace, object, false).await {
+            match create::insert(&cx, served, wanted.namespace, object, Ownership::Writer(&options)).await {
                 Err(error) if error.code() == StatusCode::CONFLICT => {}
                 other => return other.map(drop),
             }
@@ -171,7 +175,6 @@ impl ApiServer {
         if wanted.kept.is_empty() {
             return Ok(());
         }
-        let options = WriteOptions::default();
         let edit = Edit {
             served,
             namespace: wanted.namespace,
@@ -179,6 +182,7 @@ impl ApiServer {
             door: Door::Main,
             verb: Verb::Patch,
             options: &options,
+            records: false,
         };
         let put_right = |mut current: Value| {
             for field in wanted.kept {
@@ -212,7 +216,7 @@ impl ApiServer {
         let served = self.registry().kinds.core("events");
         let prefix = stored::prefix(&served.resource, None);
         let user = UserInfo::authenticated(names::USER_APISERVER, [names::GROUP_MASTERS]);
-        let cx = Cx::new(self.registry(), &user);
+        let cx = Cx::new(self.registry(), &user, AGENT, "");
         let Ok(page) = self.registry().store.list(prefix.as_bytes(), None, 0, None) else { return };
         for kv in page.items.iter().filter(|kv| kv.mod_revision <= limit) {
             let key = String::from_utf8_lossy(&kv.key);

@@ -10,6 +10,7 @@ use crate::body::{self, Body};
 use crate::codec::{self, Decoded};
 use crate::discovery;
 use crate::facts::Filter;
+use crate::field_error::FieldError;
 use crate::health;
 use crate::kinds::Verb;
 use crate::list::{self, Listing};
@@ -19,7 +20,7 @@ use crate::options::{DeleteOptions, ListOptions, Query, WriteOptions};
 use crate::registry::delete::{self, Deleted};
 use crate::registry::patch::Patch;
 use crate::registry::update::{self, Door, Edit};
-use crate::registry::{Cx, Served, create, input};
+use crate::registry::{Cx, Served, apply, create, input};
 use crate::request::RequestInfo;
 use crate::review;
 use crate::server::ApiServer;
@@ -192,14 +193,23 @@ impl Call<'_> {
         if !self.info.name.is_empty() {
             return Err(ApiError::method_not_allowed());
         }
-        let (view, options) = (self.view(request.headers())?, WriteOptions::parse(self.query)?);
+        let (view, options) =
+            (self.view(request.headers())?, WriteOptions::parse(self.query, "CreateOptions")?);
         let body = read(request).await?;
         let stored = create::create(self.cx, self.served, self.namespace, body, &options).await?;
         view.respond(StatusCode::CREATED, &stored)
     }
 
     fn edit<'e>(&'e self, door: Door, verb: Verb, options: &'e WriteOptions) -> Edit<'e> {
-        Edit { served: self.served, namespace: self.namespace, name: &self.info.name, door, verb, options }
+        Edit {
+            served: self.served,
+            namespace: self.namespace,
+            name: &self.info.name,
+            door,
+            verb,
+            options,
+            records: false,
+        }
     }
 
     pub(crate) async fn update(
@@ -210,7 +220,8 @@ impl Call<'_> {
         if self.info.name.is_empty() {
             return Err(ApiError::method_not_allowed());
         }
-        let (view, options) = (self.view(request.headers())?, WriteOptions::parse(self.query)?);
+        let (view, options) =
+            (self.view(request.headers())?, WriteOptions::parse(self.query, "UpdateOptions")?);
         let body = read(request).await?;
         let gvk = &self.served.resource.gvk;
         let mut object = input::check(self.cx, gvk, body, options.field_validation)?;
@@ -225,14 +236,25 @@ impl Call<'_> {
         if self.info.name.is_empty() {
             return Err(ApiError::method_not_allowed());
         }
-        let (view, options) = (self.view(request.headers())?, WriteOptions::parse(self.query)?);
+        let (view, options) =
+            (self.view(request.headers())?, WriteOptions::parse(self.query, "PatchOptions")?);
         let media_type = codec::media_type(request.headers()).to_owned();
+        if media_type == apply::MEDIA_TYPE {
+            let body = body::read(request.into_body()).await?;
+            let applied = apply::apply(self.cx, self.edit(door, Verb::Patch, &options), &body).await?;
+            let code = if applied.created { StatusCode::CREATED } else { StatusCode::OK };
+            return view.respond(code, &applied.stored);
+        }
+        if options.force {
+            let error = FieldError::forbidden("force", "may not be specified for non-apply patch");
+            return Err(ApiError::invalid_options("PatchOptions", error));
+        }
         let patch = Patch::parse(&media_type, &body::read(request.into_body()).await?)?;
         let gvk = &self.served.resource.gvk;
         let edit = self.edit(door, Verb::Patch, &options);
         let updated = update::update(self.cx, edit, |current| {
             let patched = patch.apply(gvk, current)?;
-            input::check(self.cx, gvk, patched, options.field_validation)
+            input::check_patched(self.cx, gvk, &patch, patched, options.field_validation)
         })
         .await?;
         view.respond(StatusCode::OK, &updated.stored)

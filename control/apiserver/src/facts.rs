@@ -109,7 +109,14 @@ impl Filter {
                 term.field = "source.component".into();
             }
             if !paths.contains(&term.field.as_str()) {
-                return Err(ApiError::bad_request(format!("field label not supported: {}", term.field)));
+                // Kinds without fields of their own are refused in other words.
+                let why = if paths == COMMON {
+                    let known = "only \"metadata.name\", \"metadata.namespace\"";
+                    format!("{:?} is not a known field selector: {known}", term.field)
+                } else {
+                    format!("field label not supported: {}", term.field)
+                };
+                return Err(ApiError::bad_request(why));
             }
         }
         Ok(Self { labels, fields, paths })

@@ -18,6 +18,7 @@ pub mod token;
 pub mod validation;
 
 mod alloc;
+mod apply;
 mod authz;
 mod body;
 mod bootstrap;
@@ -49,7 +50,7 @@ mod version;
 mod view;
 mod watch;
 
-pub use body::{Body, BoxError, MAX_BODY};
+pub use body::{Body, BoxError, MAX_BODY, full};
 pub use config::{ApiServerConfig, ConfigError, Tokens};
 pub use server::ApiServer;
 pub use status::ApiError;

@@ -6,7 +6,14 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::field_error::FieldError;
 use crate::status::ApiError;
+
+/// Upstream's names for the options, which its statuses repeat.
+const LIST: &str = "ListOptions";
+const DELETE: &str = "DeleteOptions";
+/// The longest name of a field manager.
+const MAX_MANAGER: usize = 128;
 
 /// Decoded pairs in the order they came.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +35,10 @@ pub(crate) enum FieldValidation {
 pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
     pub(crate) field_validation: FieldValidation,
+    /// Who writes, when the client says so itself.
+    pub(crate) manager: String,
+    /// An application takes what others own.
+    pub(crate) force: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,39 +109,51 @@ impl Query {
         }
     }
 
-    fn dry_run(&self) -> Result<bool, ApiError> {
+    fn dry_run(&self, kind: &str) -> Result<bool, ApiError> {
         let mut values =
             self.pairs.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str());
-        values.try_fold(false, |_, value| check_dry_run(value))
+        values.try_fold(false, |_, value| check_dry_run(kind, value))
     }
 }
 
-fn check_dry_run(value: &str) -> Result<bool, ApiError> {
+fn check_dry_run(kind: &str, value: &str) -> Result<bool, ApiError> {
     match value {
         "All" => Ok(true),
         "" => Ok(false),
-        other => Err(ApiError::bad_request(format!(
-            "invalid options: dryRun: Unsupported value: {other:?}: supported values: \"All\""
-        ))),
+        other => Err(not_supported(kind, "dryRun", other, &["All"])),
     }
+}
+
+fn not_supported(kind: &str, field: &str, value: &str, supported: &[&str]) -> ApiError {
+    ApiError::invalid_options(kind, FieldError::not_supported_in_order(field, &value.into(), supported))
 }
 
 // === impl WriteOptions ===
 
 impl WriteOptions {
-    pub(crate) fn parse(query: &Query) -> Result<Self, ApiError> {
+    /// `kind` is what upstream calls the options of the verb, such as `CreateOptions`.
+    pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, ApiError> {
         let field_validation = match query.get("fieldValidation").unwrap_or_default() {
             "Strict" => FieldValidation::Strict,
             "Ignore" => FieldValidation::Ignore,
             "" | "Warn" => FieldValidation::Warn,
             other => {
-                return Err(ApiError::bad_request(format!(
-                    "invalid options: fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \
-                     \"Strict\", \"Warn\""
-                )));
+                return Err(not_supported(kind, "fieldValidation", other, &["Ignore", "Strict", "Warn"]));
             }
         };
-        Ok(Self { dry_run: query.dry_run()?, field_validation })
+        let manager = query.text("fieldManager");
+        if manager.len() > MAX_MANAGER {
+            return Err(ApiError::invalid_options(kind, FieldError::too_long("fieldManager", MAX_MANAGER)));
+        }
+        if manager.chars().any(char::is_control) {
+            let error = FieldError::invalid(
+                "fieldManager",
+                &manager.into(),
+                "should only contain printable characters",
+            );
+            return Err(ApiError::invalid_options(kind, error));
+        }
+        Ok(Self { dry_run: query.dry_run(kind)?, field_validation, manager, force: query.flag("force") })
     }
 }
 
@@ -143,9 +166,12 @@ impl ListOptions {
             "Exact" => Some(VersionMatch::Exact),
             "NotOlderThan" => Some(VersionMatch::NotOlderThan),
             other => {
-                return Err(ApiError::bad_request(format!(
-                    "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-                )));
+                return Err(not_supported(
+                    LIST,
+                    "resourceVersionMatch",
+                    other,
+                    &["Exact", "NotOlderThan", ""],
+                ));
             }
         };
         let seconds = query.integer("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok());
@@ -166,37 +192,36 @@ impl ListOptions {
 
     /// The combinations upstream refuses.
     fn check(&self, watch: bool) -> Result<(), ApiError> {
-        let refuse = |why: &str| Err(ApiError::bad_request(why));
+        let refuse = |why: &str| {
+            Err(ApiError::invalid_options(LIST, FieldError::forbidden("resourceVersionMatch", why)))
+        };
         if self.revision()? == Some(0) && self.version_match == Some(VersionMatch::Exact) {
-            return refuse(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
+            return refuse("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
         }
         if watch {
             return match (self.send_initial_events, self.version_match) {
                 (None, Some(_)) => refuse(
-                    "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless \
+                    "resourceVersionMatch is forbidden for watch unless \
                      sendInitialEvents is provided",
                 ),
                 (Some(_), version_match) if version_match != Some(VersionMatch::NotOlderThan) => refuse(
-                    "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to \
+                    "sendInitialEvents requires setting resourceVersionMatch to \
                      NotOlderThan",
                 ),
                 _ => Ok(()),
             };
         }
         if self.send_initial_events.is_some() {
-            return refuse("sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list");
+            let why = "sendInitialEvents is forbidden for list";
+            return Err(ApiError::invalid_options(LIST, FieldError::forbidden("sendInitialEvents", why)));
         }
         match (self.version_match, self.continue_token.is_empty(), self.resource_version.as_str()) {
-            (Some(_), true, "") => refuse(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ),
-            (Some(_), false, _) => refuse(
-                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided",
-            ),
+            (Some(_), true, "") => {
+                refuse("resourceVersionMatch is forbidden unless resourceVersion is provided")
+            }
+            (Some(_), false, _) => refuse("resourceVersionMatch is forbidden when continue is provided"),
             (None, false, version) if !matches!(version, "" | "0") => {
-                refuse("specifying resource version is not allowed when using continue")
+                Err(ApiError::bad_request("specifying resource version is not allowed when using continue"))
             }
             _ => Ok(()),
         }
@@ -220,7 +245,7 @@ impl DeleteOptions {
     pub(crate) fn parse(query: &Query, body: Option<&Value>) -> Result<Self, ApiError> {
         match body {
             None => Ok(Self {
-                dry_run: query.dry_run()?,
+                dry_run: query.dry_run(DELETE)?,
                 grace_period_seconds: query.integer("gracePeriodSeconds")?,
                 propagation: propagation(
                     query.get("propagationPolicy"),
@@ -229,15 +254,19 @@ impl DeleteOptions {
                 uid: None,
                 resource_version: None,
             }),
-            Some(body) => Self::from_body(body, query.dry_run()?),
+            Some(body) => Self::from_body(body, query.dry_run(DELETE)?),
         }
     }
 
     fn from_body(body: &Value, dry_run: bool) -> Result<Self, ApiError> {
+        let named = |field: &str, expected: &str| body.get(field).is_none_or(|name| name == expected);
+        if !body.is_object() || !named("kind", DELETE) {
+            return Err(ApiError::bad_request("decoded object cannot be converted to DeleteOptions"));
+        }
         let text = |path: &str| body.pointer(path).and_then(Value::as_str).map(ToOwned::to_owned);
         let mut dry_run = dry_run;
         for value in body.get("dryRun").and_then(Value::as_array).into_iter().flatten() {
-            dry_run |= check_dry_run(value.as_str().unwrap_or_default())?;
+            dry_run |= check_dry_run(DELETE, value.as_str().unwrap_or_default())?;
         }
         let grace_period_seconds = match body.get("gracePeriodSeconds") {
             None | Some(Value::Null) => None,
@@ -260,17 +289,18 @@ impl DeleteOptions {
 
 fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Propagation>, ApiError> {
     match (policy, orphan) {
-        (Some(_), Some(_)) => Err(ApiError::bad_request(
-            "invalid options: propagationPolicy: Invalid value: orphanDependents and deletionPropagation cannot be \
-             both set",
-        )),
+        (Some(policy), Some(_)) => {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let error = FieldError::invalid("propagationPolicy", &policy.into(), why);
+            Err(ApiError::invalid_options(DELETE, error))
+        }
         (None, None) => Ok(None),
         (None, Some(true)) | (Some("Orphan"), None) => Ok(Some(Propagation::Orphan)),
         (None, Some(false)) | (Some("Background"), None) => Ok(Some(Propagation::Background)),
         (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
-        (Some(other), None) => Err(ApiError::bad_request(format!(
-            "invalid options: propagationPolicy: Unsupported value: {other:?}: supported values: \"Foreground\", \
-             \"Background\", \"Orphan\", \"nil\""
-        ))),
+        (Some(other), None) => {
+            let supported = ["Foreground", "Background", "Orphan", "nil"];
+            Err(not_supported(DELETE, "propagationPolicy", other, &supported))
+        }
     }
 }

@@ -10,13 +10,16 @@ use serde_json::Value;
 use xebec_store::Store;
 
 use crate::alloc::Allocators;
+use crate::apply::{Operation, Who};
 use crate::authn::UserInfo;
 use crate::config::ApiServerConfig;
 use crate::facts::FactsCache;
 use crate::kinds::{self, Gvk, Resource, Verb};
+use crate::options::WriteOptions;
 use crate::status::ApiError;
 use crate::stored::{self, Layout, Stored};
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod input;
@@ -52,6 +55,10 @@ pub(crate) struct Registry {
 pub(crate) struct Cx<'a> {
     pub(crate) registry: &'a Arc<Registry>,
     pub(crate) user: &'a UserInfo,
+    /// Who owns what is written, unless the request names somebody: the program that sends it.
+    agent: String,
+    /// The door the request comes through; empty for the main one.
+    subresource: String,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -117,8 +124,25 @@ impl Registry {
 // === impl Cx ===
 
 impl<'a> Cx<'a> {
-    pub(crate) fn new(registry: &'a Arc<Registry>, user: &'a UserInfo) -> Self {
-        Self { registry, user, warnings: Mutex::default() }
+    pub(crate) fn new(
+        registry: &'a Arc<Registry>,
+        user: &'a UserInfo,
+        agent: &str,
+        subresource: &str,
+    ) -> Self {
+        let (agent, subresource) = (agent.to_owned(), subresource.to_owned());
+        Self { registry, user, agent, subresource, warnings: Mutex::default() }
+    }
+
+    /// Who owns the fields a write changes.
+    pub(crate) fn writer(&self, served: &Served, options: &WriteOptions, operation: Operation) -> Who {
+        let manager = if options.manager.is_empty() { &self.agent } else { &options.manager };
+        Who {
+            manager: manager.clone(),
+            operation,
+            subresource: self.subresource.clone(),
+            api_version: served.stored.api_version(),
+        }
     }
 
     /// Adds a `Warning` header to the answer.

@@ -27,7 +27,7 @@ pub(crate) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<R
     if call.info.verb != "create" || !call.info.name.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, "CreateOptions")?;
     let gvk = &call.served.resource.gvk;
     let body = dispatch::read(request).await?;
     let mut review = input::check(call.cx, gvk, body, options.field_validation)?;

@@ -15,7 +15,7 @@ mod go_names;
 mod load;
 mod scalar;
 
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, decode, decode_partial};
 
 static GZIPPED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.json.gz"));
 
@@ -38,6 +38,8 @@ pub struct Definition {
     pub name: Box<str>,
     /// Sorted by name.
     pub properties: Box<[Property]>,
+    /// Whether server-side apply treats such an object as one value.
+    pub atomic: bool,
 }
 
 /// One field of an object type.

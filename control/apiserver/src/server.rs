@@ -29,6 +29,8 @@ use crate::stored::{self, Stored};
 
 /// Longest time until an answer begins; streams go on after it.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// As long as the name of a field manager may be.
+const MAX_AGENT: usize = 128;
 /// Requests at work at once, as upstream: those that read and those that write.
 const MAX_READING: usize = 400;
 const MAX_WRITING: usize = 200;
@@ -122,7 +124,8 @@ impl ApiServer {
             return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
         }
         let _permit = self.admit(&info)?;
-        let cx = Cx::new(registry, &user);
+        let agent = agent(request.headers());
+        let cx = Cx::new(registry, &user, &agent, &info.subresource);
         let answer = dispatch::dispatch(self, &cx, &info, &query, request).boxed().await;
         // Warnings stand on errors, too.
         let mut response = answer.unwrap_or_else(ApiError::into_response);
@@ -152,6 +155,13 @@ impl ApiServer {
             .try_acquire()
             .map_err(|_| ApiError::too_many_requests("Too many requests, please try again later.", 1))
     }
+}
+
+/// The program behind a request, as far as it says: `kubectl` of `kubectl/v1.37.1 (linux/amd64)`.
+fn agent(headers: &http::HeaderMap) -> String {
+    let text = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name: String = text.split('/').next().unwrap_or_default().chars().take(MAX_AGENT).collect();
+    if name.is_empty() { "unknown".to_owned() } else { name }
 }
 
 /// `299 - "text"`, with what a header cannot carry escaped.

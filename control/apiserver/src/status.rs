@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 use xebec_store::StoreError;
 
+use crate::apply::Conflict;
 use crate::body::{self, Body};
 use crate::field_error::FieldError;
 use crate::kinds::{Gvk, Resource};
@@ -144,6 +145,11 @@ impl ApiError {
         })
     }
 
+    /// Options of a request that mean nothing.
+    pub fn invalid_options(kind: &str, error: FieldError) -> Self {
+        Self::invalid(&Gvk::new("meta.k8s.io", "v1", kind), "", &[error])
+    }
+
     pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
@@ -263,6 +269,11 @@ impl ApiError {
         Self::invalid(gvk, name, &[error])
     }
 
+    /// A patch whose outcome is no object of the kind; `patch` is the patch as upstream shows it.
+    pub fn patch_invalid(patch: &str, why: impl Into<String>) -> Self {
+        Self::invalid(&Gvk::new("", "", ""), "", &[FieldError::invalid("patch", &patch.into(), why)])
+    }
+
     /// A patch that does not fit the object.
     pub fn patch_failed(why: impl Into<String>) -> Self {
         let message = "the server rejected our request due to an error in our request";
@@ -280,10 +291,28 @@ impl ApiError {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message)
     }
 
-    pub fn server_side_apply_unsupported(accepted: &str) -> Self {
-        let message =
-            format!("server-side apply is not served yet - accepted patch types include: {accepted}");
-        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message)
+    /// An application of fields that others own: one cause each.
+    pub(crate) fn apply_conflict(conflicts: &[Conflict]) -> Self {
+        let message = match conflicts {
+            [one] => format!("Apply failed with 1 conflict: conflict with {}: {}", one.owner, one.path),
+            many => {
+                let mut owners: Vec<&str> = many.iter().map(|conflict| conflict.owner.as_str()).collect();
+                owners.sort_unstable();
+                owners.dedup();
+                let parts: Vec<String> = owners
+                    .into_iter()
+                    .map(|owner| {
+                        let of = many.iter().filter(|conflict| conflict.owner == owner);
+                        let lines: Vec<String> = of.map(|conflict| format!("- {}", conflict.path)).collect();
+                        format!("conflicts with {owner}:\n{}", lines.join("\n"))
+                    })
+                    .collect();
+                format!("Apply failed with {} conflicts: {}", many.len(), parts.join("\n"))
+            }
+        };
+        conflicts.iter().fold(Self::new(StatusCode::CONFLICT, "Conflict", message), |error, conflict| {
+            error.cause("FieldManagerConflict", format!("conflict with {}", conflict.owner), &*conflict.path)
+        })
     }
 
     /// An answer of another server (a kubelet) passed on.

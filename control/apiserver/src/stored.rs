@@ -28,7 +28,7 @@ pub(crate) struct Layout {
 }
 
 /// Fields of `metadata` that are not stored: the revision is the store's, the others are not kept.
-const NOT_STORED: &[&str] = &["resourceVersion", "selfLink", "managedFields"];
+const NOT_STORED: &[&str] = &["resourceVersion", "selfLink"];
 
 // === impl Layout ===
 
@@ -72,12 +72,15 @@ impl Layout {
             out.push(b'{');
         }
         out.extend_from_slice(value.get(start..head).unwrap_or_default());
-        out.extend_from_slice(b"\"resourceVersion\":\"");
-        out.extend_from_slice(stored.revision.0.to_string().as_bytes());
-        out.push(b'"');
         let rest = &value[head..];
-        if !rest.starts_with(b"}") {
-            out.push(b',');
+        // What a dry run would have created was never written.
+        if stored.revision.0 > 0 {
+            out.extend_from_slice(b"\"resourceVersion\":\"");
+            out.extend_from_slice(stored.revision.0.to_string().as_bytes());
+            out.push(b'"');
+            if !rest.starts_with(b"}") {
+                out.push(b',');
+            }
         }
         out.extend_from_slice(rest);
     }
@@ -155,7 +158,7 @@ mod tests {
         let layout = Layout::of(&Gvk::new("apps", "v1", "Deployment"));
         let object = json!({
             "kind": "Deployment", "apiVersion": "apps/v1",
-            "metadata": {"name": "a", "resourceVersion": "3", "managedFields": [], "labels": {"x": "y"}},
+            "metadata": {"name": "a", "resourceVersion": "3", "selfLink": "/a", "labels": {"x": "y"}},
             "spec": {"replicas": 1},
         });
         let stored = Stored { value: layout.encode(&object).expect("encodes"), revision: Revision(17) };

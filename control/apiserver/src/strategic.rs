@@ -8,6 +8,8 @@ use serde_json::{Map, Value};
 
 use crate::schema::{Definition, PatchMeta, Schema, SchemaError, Type};
 
+pub(crate) use go_text::go_value as go_text;
+
 mod directives;
 mod go_text;
 mod list;

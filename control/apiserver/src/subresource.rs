@@ -50,7 +50,7 @@ pub(crate) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<R
 
 /// Replaces the finalizers in the spec of a Namespace; without any, a Namespace that waits for deletion goes.
 async fn finalize(call: &Call<'_>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let (view, options) = (call.view(request.headers())?, WriteOptions::parse(call.query)?);
+    let (view, options) = (call.view(request.headers())?, WriteOptions::parse(call.query, "UpdateOptions")?);
     let body = dispatch::read(request).await?;
     let wanted = input::check(call.cx, &call.served.resource.gvk, body, options.field_validation)?;
     let edit = Edit {
@@ -60,6 +60,7 @@ async fn finalize(call: &Call<'_>, request: Request<Body>) -> Result<Response<Bo
         door: Door::Own,
         verb: Verb::Update,
         options: &options,
+        records: false,
     };
     let updated = update::update(call.cx, edit, |mut current| {
         let finalizers = meta::at(&wanted, &["spec", "finalizers"]).cloned();

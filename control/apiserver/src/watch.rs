@@ -68,12 +68,14 @@ pub(crate) fn watch(
         // The hub wakes by prefix; the filter still decides (`a` is a prefix of `ab`).
         prefix.push_str(name);
     }
-    let watcher = registry.store.watch(prefix.as_bytes(), after).map_err(|error| match error {
-        StoreError::Compacted { oldest } => ApiError::too_old(after.0, oldest.0),
+    let watcher = match registry.store.watch(prefix.as_bytes(), after) {
+        Ok(watcher) => watcher,
+        // Upstream says in the stream what it finds once a request is known to be well formed.
+        Err(StoreError::Compacted { oldest }) => return Ok(refused(&ApiError::too_old(after.0, oldest.0))),
         // Only a store restored from a backup forgets the future: whoever saw it must list again.
-        StoreError::Future { current } => ApiError::too_old(after.0, current.0),
-        other => status::from_store(&other),
-    })?;
+        Err(StoreError::Future { current }) => return Ok(refused(&ApiError::too_old(after.0, current.0))),
+        Err(other) => return Err(status::from_store(&other)),
+    };
     let timeout = options.timeout.unwrap_or_else(|| {
         Duration::from_secs(rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS))
     });
@@ -91,9 +93,20 @@ pub(crate) fn watch(
         let frame = watching.next().await?;
         Some((Ok::<_, BoxError>(frame), watching))
     });
-    let mut response = Response::new(body::stream(frames));
+    Ok(streamed(body::stream(frames)))
+}
+
+fn streamed(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
+}
+
+/// A stream that says why there is none.
+fn refused(error: &ApiError) -> Response<Body> {
+    let mut out = Vec::new();
+    view::error_event(error, &mut out);
+    streamed(body::full(out))
 }
 
 /// What to send first, and the revision to watch from.

@@ -4,10 +4,11 @@
 
 use jiff::Timestamp;
 use rand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 use xebec_store::{Precondition, Revision, StoreError, Write};
 
+use crate::apply::{self, Operation};
 use crate::codec::Decoded;
 use crate::convert;
 use crate::defaults;
@@ -15,6 +16,7 @@ use crate::kinds::Verb;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::{Cx, Served, input};
+use crate::schema::Schema;
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
 use crate::strategy::{self, Generation, traits};
@@ -27,6 +29,15 @@ const NAME_ATTEMPTS: usize = 8;
 const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const SUFFIX_LENGTH: usize = 5;
 const MAX_GENERATED_PREFIX: usize = 63 - SUFFIX_LENGTH;
+
+/// Whose the fields of a new object are.
+#[derive(Clone, Copy)]
+pub(crate) enum Ownership<'a> {
+    /// All of them are the writer's.
+    Writer(&'a WriteOptions),
+    /// As the object's own record says, which an application made.
+    Recorded(&'a WriteOptions),
+}
 
 /// Creates what the body says.
 pub(crate) async fn create(
@@ -45,7 +56,7 @@ pub(crate) async fn create(
     check_namespace(cx, served, meta::name(&object), namespace)?;
     cx.warn_inert(served, Verb::Create);
     object = convert::to_stored(resource, object);
-    insert(cx, served, namespace, object, options.dry_run).await
+    insert(cx, served, namespace, object, Ownership::Writer(options)).await
 }
 
 /// Creates an object that is of the stored version and checked against the schema.
@@ -54,8 +65,13 @@ pub(crate) async fn insert(
     served: &Served,
     namespace: Option<&str>,
     mut object: Value,
-    dry_run: bool,
+    ownership: Ownership<'_>,
 ) -> Result<Stored, ApiError> {
+    let (Ownership::Writer(options) | Ownership::Recorded(options)) = ownership;
+    let recorded = match ownership {
+        Ownership::Writer(_) => None,
+        Ownership::Recorded(_) => meta::at(&object, &["metadata", "managedFields"]).cloned(),
+    };
     let generated = meta::name(&object).is_empty();
     let prefix = meta::text(&object, &["metadata", "generateName"]).to_owned();
     if generated && !prefix.is_empty() {
@@ -68,11 +84,21 @@ pub(crate) async fn insert(
         return Err(ApiError::invalid(&served.resource.gvk, meta::name(&object), &errors));
     }
     let reservation = strategy::of(&served.stored).reserve(cx, &mut object, None)?;
+    match recorded {
+        Some(record) => meta::set(&mut object, &["metadata", "managedFields"], Some(record)),
+        None => {
+            let nothing = json!({ "metadata": {}, "spec": {}, "status": {} });
+            own_changes(cx, served, &nothing, &mut object, options)?;
+        }
+    }
     let mut attempt = 0;
     loop {
         let name = meta::name(&object).to_owned();
         let value = encode(served, &object)?;
-        if dry_run {
+        if options.dry_run {
+            if cx.registry.find(served, namespace, &name).is_some() {
+                return Err(ApiError::already_exists(&served.resource, &name));
+            }
             return Ok(Stored { value, revision: Revision::default() });
         }
         let key = stored::key(&served.resource, namespace, &name).into_bytes().into();
@@ -94,6 +120,22 @@ pub(crate) async fn insert(
             Err(error) => return Err(status::from_store(&error)),
         }
     }
+}
+
+/// Records whose the changes of a write are.
+pub(crate) fn own_changes(
+    cx: &Cx<'_>,
+    served: &Served,
+    old: &Value,
+    new: &mut Value,
+    options: &WriteOptions,
+) -> Result<(), ApiError> {
+    let schema = Schema::global().map_err(ApiError::internal)?;
+    if let Some(definition) = schema.kind(&served.stored) {
+        let who = cx.writer(served, options, Operation::Update);
+        apply::after_update(schema, definition, old, new, &who, Timestamp::now());
+    }
+    Ok(())
 }
 
 /// Encodes an object that is small enough to be kept.
@@ -121,7 +163,7 @@ pub(crate) fn set_namespace(object: &mut Value, namespace: Option<&str>) -> Resu
 }
 
 /// Nothing is created in a namespace that does not exist or is on its way out.
-fn check_namespace(
+pub(crate) fn check_namespace(
     cx: &Cx<'_>,
     served: &Served,
     name: &str,

@@ -10,11 +10,23 @@ use crate::kinds::Gvk;
 use crate::meta;
 use crate::options::FieldValidation;
 use crate::registry::Cx;
+use crate::registry::patch::Patch;
 use crate::schema;
 use crate::status::ApiError;
+use crate::strategic;
 
 /// Warnings about fields of one body; further ones are not worth a header.
 const MAX_FIELD_WARNINGS: usize = 50;
+
+/// Why a body is not taken.
+enum Refusal {
+    /// It is of another type, or no object at all.
+    Type(ApiError),
+    /// It does not fit the schema.
+    Mismatch(String),
+    /// It has fields nobody knows, and the client wants to hear of it.
+    Strict(String),
+}
 
 /// Checks a body that must be an object of this kind.
 pub(crate) fn check(
@@ -23,29 +35,51 @@ pub(crate) fn check(
     decoded: Decoded,
     validation: FieldValidation,
 ) -> Result<Value, ApiError> {
+    read(cx, gvk, decoded, validation).map_err(|refusal| match refusal {
+        Refusal::Type(error) => error,
+        Refusal::Mismatch(why) => ApiError::bad_request(why),
+        Refusal::Strict(why) => ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {why}",
+            gvk.kind, gvk.version, gvk.kind
+        )),
+    })
+}
+
+/// Checks what a patch made of an object. What is wrong with it is a mistake of the patch, not of the request.
+pub(crate) fn check_patched(
+    cx: &Cx<'_>,
+    gvk: &Gvk,
+    patch: &Patch,
+    patched: Decoded,
+    validation: FieldValidation,
+) -> Result<Value, ApiError> {
+    let shown = match patch {
+        Patch::Strategic(patch) => strategic::go_text(&patch.value),
+        Patch::Json(_) | Patch::Merge(_) => patched.value.to_string(),
+    };
+    read(cx, gvk, patched, validation).map_err(|refusal| match refusal {
+        Refusal::Type(error) => error,
+        Refusal::Mismatch(why) | Refusal::Strict(why) => ApiError::patch_invalid(&shown, why),
+    })
+}
+
+fn read(cx: &Cx<'_>, gvk: &Gvk, decoded: Decoded, validation: FieldValidation) -> Result<Value, Refusal> {
     let Decoded { mut value, duplicates } = decoded;
     if !value.is_object() {
-        return Err(ApiError::bad_request(format!(
+        return Err(Refusal::Type(ApiError::bad_request(format!(
             "couldn't get version/kind; json parse error: the body is no {} object",
             gvk.kind
-        )));
+        ))));
     }
-    check_type(&value, gvk)?;
+    check_type(&value, gvk).map_err(Refusal::Type)?;
     meta::set(&mut value, &["kind"], Some((*gvk.kind).into()));
     meta::set(&mut value, &["apiVersion"], Some(gvk.api_version().into()));
-    let unknown =
-        schema::decode(gvk, &mut value).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let unknown = schema::decode(gvk, &mut value).map_err(|error| Refusal::Mismatch(error.to_string()))?;
     let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}"));
     let problems: Vec<String> = unknown.into_iter().chain(duplicates).collect();
     match validation {
         FieldValidation::Strict if !problems.is_empty() => {
-            return Err(ApiError::bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: strict decoding error: {}",
-                gvk.kind,
-                gvk.version,
-                gvk.kind,
-                problems.join(", ")
-            )));
+            return Err(Refusal::Strict(format!("strict decoding error: {}", problems.join(", "))));
         }
         FieldValidation::Warn => {
             problems.into_iter().take(MAX_FIELD_WARNINGS).for_each(|problem| cx.warn(problem));
@@ -56,7 +90,7 @@ pub(crate) fn check(
 }
 
 /// A body that names a type must name that of the request.
-fn check_type(value: &Value, gvk: &Gvk) -> Result<(), ApiError> {
+pub(crate) fn check_type(value: &Value, gvk: &Gvk) -> Result<(), ApiError> {
     let (kind, api_version) = (meta::text(value, &["kind"]), meta::text(value, &["apiVersion"]));
     let expected = gvk.api_version();
     if !api_version.is_empty() && api_version != expected {

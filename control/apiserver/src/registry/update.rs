@@ -11,6 +11,7 @@ use crate::defaults;
 use crate::kinds::Verb;
 use crate::meta;
 use crate::options::WriteOptions;
+use crate::registry::create::Ownership;
 use crate::registry::{Cx, Served, create};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
@@ -40,6 +41,8 @@ pub(crate) struct Edit<'a> {
     pub(crate) door: Door,
     pub(crate) verb: Verb,
     pub(crate) options: &'a WriteOptions,
+    /// The wanted state says itself who owns what, as an application's does.
+    pub(crate) records: bool,
 }
 
 /// The outcome of an update.
@@ -111,6 +114,9 @@ async fn attempt(
         Door::Status | Door::Own => None,
     };
     cx.warn_inert(served, edit.verb);
+    if !edit.records {
+        create::own_changes(cx, served, old, &mut new, edit.options)?;
+    }
     let value = create::encode(served, &new)?;
     let deletes = ends_deletion(served, &new, old);
     if value == current.value && !deletes {
@@ -144,7 +150,8 @@ async fn create_instead(cx: &Cx<'_>, edit: Edit<'_>, mut object: Value) -> Resul
     meta::set(&mut object, &["metadata", "resourceVersion"], None);
     create::set_namespace(&mut object, edit.namespace)?;
     let object = convert::to_stored(&edit.served.resource, object);
-    let stored = create::insert(cx, edit.served, edit.namespace, object, edit.options.dry_run).await?;
+    let stored =
+        create::insert(cx, edit.served, edit.namespace, object, Ownership::Writer(edit.options)).await?;
     Ok(Updated { stored, created: true })
 }
 
@@ -229,7 +236,6 @@ fn restore_metadata(new: &mut Value, old: &Value) {
             None => metadata.remove(field),
         };
     }
-    metadata.remove("managedFields");
     metadata.remove("selfLink");
     for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
         let empty = match metadata.get(field) {

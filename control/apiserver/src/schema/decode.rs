@@ -39,6 +39,8 @@ pub enum DecodeError {
 /// Where the walk is.
 struct Walk<'a> {
     schema: &'a Schema,
+    /// Whether required scalars are filled in.
+    complete: bool,
     unknown: Vec<String>,
     /// Path with indices, as upstream names unknown fields.
     path: String,
@@ -49,11 +51,20 @@ struct Walk<'a> {
 /// Checks and normalises `object` in place; answers the problems that matter to strict field validation, such as
 /// `unknown field "spec.foo"`.
 pub fn decode(gvk: &Gvk, object: &mut Value) -> Result<Vec<String>, DecodeError> {
+    walk(gvk, object, true)
+}
+
+/// The same for a part of an object: nothing is filled in.
+pub fn decode_partial(gvk: &Gvk, object: &mut Value) -> Result<Vec<String>, DecodeError> {
+    walk(gvk, object, false)
+}
+
+fn walk(gvk: &Gvk, object: &mut Value, complete: bool) -> Result<Vec<String>, DecodeError> {
     let schema = Schema::global()?;
     let definition = schema
         .kind(gvk)
         .ok_or_else(|| DecodeError::NoKind { kind: gvk.kind.to_string(), api_version: gvk.api_version() })?;
-    let mut walk = Walk { schema, unknown: Vec::new(), path: String::new(), fields: String::new() };
+    let mut walk = Walk { schema, complete, unknown: Vec::new(), path: String::new(), fields: String::new() };
     let result = match object {
         Value::Object(fields) => walk.object(definition, fields),
         other => Err(format!(
@@ -96,7 +107,9 @@ impl Walk<'_> {
                 fields.remove(&name);
             }
         }
-        write_required(definition, fields);
+        if self.complete {
+            write_required(definition, fields);
+        }
         Ok(())
     }
 

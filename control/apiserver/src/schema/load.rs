@@ -28,6 +28,8 @@ struct RawDefinition {
     required: Vec<String>,
     #[serde(default, rename = "x-kubernetes-group-version-kind")]
     kinds: Vec<RawGvk>,
+    #[serde(rename = "x-kubernetes-map-type")]
+    map_type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -88,7 +90,8 @@ fn build(raw: BTreeMap<String, RawDefinition>) -> Result<Schema, SchemaError> {
             schema.property(name, property, required)
         });
         let properties = properties.collect::<Result<_, _>>()?;
-        schema.definitions.push(Definition { name: name.into(), properties });
+        let atomic = raw.map_type.as_deref() == Some("atomic");
+        schema.definitions.push(Definition { name: name.into(), properties, atomic });
     }
     Ok(schema)
 }

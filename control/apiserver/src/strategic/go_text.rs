@@ -30,7 +30,7 @@ pub(super) fn go_type(value: &Value) -> &'static str {
     }
 }
 
-fn go_value(value: &Value) -> String {
+pub(crate) fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

@@ -22,7 +22,7 @@ pub(crate) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Re
     if call.info.verb != "create" {
         return Err(ApiError::method_not_allowed());
     }
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, "CreateOptions")?;
     let gvk = Gvk::new("", "v1", "Binding");
     let body = dispatch::read(request).await?;
     let mut binding = input::check(call.cx, &gvk, body, options.field_validation)?;
@@ -45,6 +45,7 @@ pub(crate) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Re
         door: Door::Own,
         verb: Verb::Patch,
         options: &options,
+        records: false,
     };
     let uid = meta::uid(&binding).to_owned();
     update::update(call.cx, edit, |mut pod| {

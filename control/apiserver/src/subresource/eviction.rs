@@ -61,6 +61,7 @@ async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(),
         door: Door::Own,
         verb: Verb::Patch,
         options: &options,
+        records: false,
     };
     update::update(call.cx, edit, |mut budget| {
         spend(&mut budget, meta::name(pod))?;

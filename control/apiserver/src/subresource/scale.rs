@@ -26,15 +26,17 @@ pub(super) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<R
         let stored = call.cx.registry.get(call.served, call.namespace, &call.info.name)?;
         return answer(output, &scale_of(&stored.decode()?));
     }
-    let options = WriteOptions::parse(call.query)?;
+    let replaces = call.info.verb == "update";
+    let options = WriteOptions::parse(call.query, if replaces { "UpdateOptions" } else { "PatchOptions" })?;
     let change = Change::read(call, &gvk, request).await?;
     let edit = Edit {
         served: call.served,
         namespace: call.namespace,
         name: &call.info.name,
         door: Door::Main,
-        verb: if call.info.verb == "update" { Verb::Update } else { Verb::Patch },
+        verb: if replaces { Verb::Update } else { Verb::Patch },
         options: &options,
+        records: false,
     };
     let updated = update::update(call.cx, edit, |mut workload| {
         let scale = change.apply(&gvk, &workload)?;

@@ -18,7 +18,7 @@ use crate::token::{DEFAULT_TOKEN_SECONDS, MAX_TOKEN_SECONDS, MIN_TOKEN_SECONDS, 
 
 pub(super) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let gvk = Gvk::new("authentication.k8s.io", "v1", "TokenRequest");
-    let options = WriteOptions::parse(call.query)?;
+    let options = WriteOptions::parse(call.query, "CreateOptions")?;
     let body = dispatch::read(request).await?;
     let mut wanted = input::check(call.cx, &gvk, body, options.field_validation)?;
     let (registry, name) = (call.cx.registry, call.info.name.as_str());
