@@ -83,6 +83,47 @@ async fn apply_creates_then_leaves_alone_then_changes() {
 }
 
 #[tokio::test]
+async fn create_by_flags_makes_what_it_says() {
+    let Fixture { kubectl, control: _control } = kubectl!("api_kubectl");
+    // These send Protocol Buffers.
+    assert_eq!(kubectl.ok(&["create", "namespace", "team"]), "namespace/team created");
+    assert_eq!(
+        kubectl.ok(&["create", "deployment", "web", "--image=nginx", "--replicas=2", "--port=80"]),
+        "deployment.apps/web created"
+    );
+    let web = kubectl.json(&["get", "deployment", "web"]);
+    let container = &web["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!((&web["spec"]["replicas"], &web["spec"]["paused"]), (&json!(2), &Value::Null));
+    assert_eq!(
+        container["ports"],
+        json!([{ "containerPort": 80, "protocol": "TCP" }]),
+        "defaults come as with JSON"
+    );
+    assert_eq!((&container["image"], &container["workingDir"]), (&json!("nginx"), &Value::Null));
+    kubectl.ok(&["create", "configmap", "settings", "--from-literal=colour=blue"]);
+    assert_eq!(kubectl.json(&["get", "configmap", "settings"])["data"], json!({ "colour": "blue" }));
+    kubectl.ok(&["create", "secret", "generic", "keys", "--from-literal=token=s3cret"]);
+    assert_eq!(kubectl.json(&["get", "secret", "keys"])["data"], json!({ "token": "czNjcmV0" }));
+    kubectl.ok(&["create", "service", "nodeport", "door", "--tcp=80:8080"]);
+    let ports = kubectl.json(&["get", "service", "door"])["spec"]["ports"].clone();
+    assert_eq!((&ports[0]["port"], &ports[0]["targetPort"]), (&json!(80), &json!(8080)));
+    kubectl.ok(&["create", "job", "once", "--image=busybox", "--", "true"]);
+    kubectl.ok(&["create", "role", "reader", "--verb=get", "--resource=pods"]);
+    kubectl.ok(&["create", "quota", "small", "--hard=cpu=1,pods=2"]);
+    assert_eq!(
+        kubectl.json(&["get", "resourcequota", "small"])["spec"]["hard"],
+        json!({ "cpu": "1", "pods": "2" })
+    );
+    kubectl.ok(&["create", "poddisruptionbudget", "pdb", "--selector=app=web", "--min-available=50%"]);
+    assert_eq!(kubectl.json(&["get", "pdb", "pdb"])["spec"]["minAvailable"], json!("50%"));
+    assert_eq!(kubectl.ok(&["auth", "can-i", "create", "pods"]), "yes");
+    assert_eq!(
+        kubectl.fails(&["create", "namespace", "team"], ""),
+        "Error from server (AlreadyExists): namespaces \"team\" already exists"
+    );
+}
+
+#[tokio::test]
 async fn get_prints_upstreams_columns() {
     let Fixture { kubectl, control: _control } = kubectl!("api_kubectl");
     kubectl.ok_with(APPLY, &config_map("a", "1"));
@@ -474,11 +515,7 @@ async fn service_account_token_opens_the_door() {
     let Fixture { kubectl, control } = kubectl!("api_kubectl");
     let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "robot" } });
     kubectl.ok_with(CREATE, &account.to_string());
-    let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
-    let asked = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} });
-    let answer = kubectl.ok_with(&["create", "--raw", path, "-f", "-"], &asked.to_string());
-    let answer: Value = serde_json::from_str(&answer).expect("JSON");
-    let token = answer["status"]["token"].as_str().expect("a token").to_owned();
+    let token = kubectl.ok(&["create", "token", "robot"]);
     assert_eq!(token.split('.').count(), 3, "{token}");
     let config = control.folder().join("robot");
     std::fs::write(&config, "{}").expect("a file");

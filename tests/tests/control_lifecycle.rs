@@ -73,7 +73,9 @@ async fn start_with_data_is_quick() {
         let api = api.clone();
         async move { create(&api, &format!("object-{n}"), "x".repeat(1000)).await }
     });
+    let began = Instant::now();
     let written = writes.buffer_unordered(64).collect::<Vec<_>>().await;
+    println!("{OBJECTS} objects written in {:?}", began.elapsed());
     assert!(written.iter().all(Result::is_ok));
     control.kill();
     let began = Instant::now();

@@ -1,0 +1,170 @@
+//! Server-side apply: owners, conflicts, what an owner gives up, the record in `managedFields`.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Api, DEPLOYMENTS, MAPS, MERGE, version};
+
+const APPLY: &str = "application/apply-patch+yaml";
+
+async fn apply(api: &Api, path: &str, manager: &str, force: bool, config: &Value) -> Answer {
+    let force = if force { "&force=true" } else { "" };
+    api.patch(&format!("{path}?fieldManager={manager}{force}"), APPLY, config).await
+}
+
+fn map(data: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data})
+}
+
+fn deployment(spec: &Value) -> Value {
+    let mut all = json!({
+        "selector": {"matchLabels": {"app": "x"}},
+        "template": {
+            "metadata": {"labels": {"app": "x"}},
+            "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]},
+        },
+    });
+    json_patch::merge(&mut all, spec);
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": all})
+}
+
+fn owner<'a>(object: &'a Value, manager: &str) -> &'a Value {
+    let entries = object["metadata"]["managedFields"].as_array().expect("a record");
+    entries.iter().find(|entry| entry["manager"] == manager).unwrap_or_else(|| panic!("{manager}: {object}"))
+}
+
+#[tokio::test]
+async fn the_first_application_creates_and_the_second_does_nothing() {
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    let config = map(&json!({"k": "v"}));
+    let made = apply(&api, &path, "one", false, &config).await.ok(201);
+    let entry = owner(&made, "one");
+    assert_eq!((&entry["operation"], &entry["apiVersion"]), (&json!("Apply"), &json!("v1")));
+    assert_eq!(entry["fieldsV1"], json!({"f:data": {"f:k": {}}}));
+    let again = apply(&api, &path, "one", false, &config).await.ok(200);
+    assert_eq!(version(&again), version(&made));
+    assert_eq!(again, made);
+}
+
+#[tokio::test]
+async fn two_appliers_conflict_until_one_forces() {
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    apply(&api, &path, "one", false, &map(&json!({"k": "1", "mine": "1"}))).await.ok(201);
+    // The same value is shared.
+    let shared = apply(&api, &path, "two", false, &map(&json!({"k": "1"}))).await.ok(200);
+    assert_eq!(owner(&shared, "two")["fieldsV1"], json!({"f:data": {"f:k": {}}}));
+    let refused = apply(&api, &path, "two", false, &map(&json!({"k": "2"}))).await;
+    let status = refused.failure(409, "Conflict");
+    assert_eq!(status["message"], "Apply failed with 1 conflict: conflict with \"one\": .data.k");
+    assert_eq!(
+        status["details"]["causes"],
+        json!([{"reason": "FieldManagerConflict", "message": "conflict with \"one\"", "field": ".data.k"}])
+    );
+    let forced = apply(&api, &path, "two", true, &map(&json!({"k": "2"}))).await.ok(200);
+    assert_eq!(forced["data"], json!({"k": "2", "mine": "1"}));
+    assert_eq!(owner(&forced, "one")["fieldsV1"], json!({"f:data": {"f:mine": {}}}));
+}
+
+#[tokio::test]
+async fn what_its_only_owner_drops_disappears() {
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    apply(&api, &path, "one", false, &map(&json!({"k": "1", "gone": "1", "shared": "1"}))).await.ok(201);
+    apply(&api, &path, "two", false, &map(&json!({"shared": "1"}))).await.ok(200);
+    api.patch(&path, MERGE, &json!({"data": {"other": "1"}})).await.ok(200);
+    let left = apply(&api, &path, "one", false, &map(&json!({"k": "1"}))).await.ok(200);
+    assert_eq!(left["data"], json!({"k": "1", "shared": "1", "other": "1"}));
+}
+
+#[tokio::test]
+async fn an_update_takes_fields_from_an_applier() {
+    let api = Api::new().await;
+    let path = format!("{DEPLOYMENTS}/x");
+    let made = apply(&api, &path, "one", false, &deployment(&json!({"replicas": 2}))).await.ok(201);
+    let containers = &owner(&made, "one")["fieldsV1"]["f:spec"]["f:template"]["f:spec"]["f:containers"];
+    let port = "k:{\"containerPort\":80,\"protocol\":\"TCP\"}";
+    assert_eq!(
+        containers["k:{\"name\":\"c\"}"],
+        json!({".": {}, "f:name": {}, "f:image": {}, "f:ports": {port: {".": {}, "f:containerPort": {}}}})
+    );
+    let scale = format!("{path}/scale?fieldManager=scaler");
+    api.patch(&scale, MERGE, &json!({"spec": {"replicas": 5}})).await.ok(200);
+    let scaled = api.get(&path).await.ok(200);
+    let entry = owner(&scaled, "scaler");
+    assert_eq!(
+        (&entry["subresource"], &entry["fieldsV1"]),
+        (&json!("scale"), &json!({"f:spec": {"f:replicas": {}}}))
+    );
+    assert_eq!(owner(&scaled, "one")["fieldsV1"]["f:spec"].get("f:replicas"), None);
+    let refused = apply(&api, &path, "one", false, &deployment(&json!({"replicas": 2}))).await;
+    assert_eq!(
+        refused.failure(409, "Conflict")["message"],
+        "Apply failed with 1 conflict: conflict with \"scaler\" with subresource \"scale\" using apps/v1: .spec.replicas"
+    );
+    // Left to the scaler, the count stays.
+    let left = apply(&api, &path, "one", false, &deployment(&json!({}))).await.ok(200);
+    assert_eq!(left["spec"]["replicas"], 5);
+}
+
+#[tokio::test]
+async fn items_of_keyed_lists_belong_to_their_appliers() {
+    let api = Api::new().await;
+    let path = format!("{DEPLOYMENTS}/x");
+    let with = |containers: Value| deployment(&json!({"template": {"spec": {"containers": containers}}}));
+    let (a, b) = (json!({"name": "a", "image": "a"}), json!({"name": "b", "image": "b"}));
+    apply(&api, &path, "one", false, &with(json!([a, b]))).await.ok(201);
+    let side = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"},
+        "spec": {"template": {"spec": {"containers": [{"name": "side", "image": "s"}]}}},
+    });
+    apply(&api, &path, "two", false, &side).await.ok(200);
+    let left = apply(&api, &path, "one", false, &with(json!([b]))).await.ok(200);
+    let names: Vec<&Value> = left["spec"]["template"]["spec"]["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| &c["name"])
+        .collect();
+    assert_eq!(names, ["b", "side"]);
+}
+
+#[tokio::test]
+async fn every_write_is_recorded() {
+    let api = Api::new().await;
+    let body = json!({"metadata": {"name": "a"}, "data": {"k": "v"}});
+    let made = api.post(&format!("{MAPS}?fieldManager=maker"), &body).await.ok(201);
+    let entry = owner(&made, "maker");
+    assert_eq!((&entry["operation"], &entry["fieldsType"]), (&json!("Update"), &json!("FieldsV1")));
+    assert_eq!(entry["fieldsV1"], json!({"f:data": {".": {}, "f:k": {}}}));
+    let changed =
+        api.patch(&format!("{MAPS}/a?fieldManager=other"), MERGE, &json!({"data": {"k": "w"}})).await;
+    let changed = changed.ok(200);
+    assert_eq!(owner(&changed, "other")["fieldsV1"], json!({"f:data": {"f:k": {}}}));
+    assert_eq!(owner(&changed, "maker")["fieldsV1"], json!({"f:data": {}}));
+    // A client that writes back what it read changes nothing.
+    assert_eq!(api.put(&format!("{MAPS}/a"), &changed).await.ok(200), changed);
+}
+
+#[tokio::test]
+async fn configurations_that_cannot_be_applied_are_refused() {
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    let config = map(&json!({"k": "v"}));
+    api.patch(&path, APPLY, &config).await.failure(422, "Invalid");
+    for bad in [
+        json!({"metadata": {"name": "a"}}),
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "b"}}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "nope": 1}),
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "managedFields": [{}]}}),
+        json!([]),
+    ] {
+        let refused = apply(&api, &path, "one", false, &bad).await;
+        assert_eq!(refused.code, 400, "{bad}: {refused:?}");
+    }
+    api.patch(&format!("{path}?force=true"), MERGE, &json!({})).await.failure(422, "Invalid");
+    let dry = api.patch(&format!("{path}?fieldManager=one&dryRun=All"), APPLY, &config).await;
+    dry.ok(201);
+    api.get(&path).await.failure(404, "NotFound");
+}

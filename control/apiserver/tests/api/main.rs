@@ -1,0 +1,16 @@
+//! The API as its clients see it: whole requests through the whole server, over a store in memory.
+//!
+//! In: HTTP requests. Out: status codes, bodies and streams, compared with what upstream answers. One module a subject.
+
+mod applies;
+mod bodies;
+mod conflicts;
+mod deletions;
+mod harness;
+mod lists;
+mod patches;
+mod pods;
+mod services;
+mod watches;
+mod workloads;
+mod writes;
