@@ -12,6 +12,7 @@ use crate::registry::Cx;
 use crate::status::ApiError;
 
 mod apps;
+mod batch;
 mod generic;
 mod namespace;
 mod node;
@@ -91,6 +92,7 @@ pub(crate) fn of(gvk: &Gvk) -> &'static dyn Strategy {
         ("apps", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
         | ("", "ReplicationController")
         | ("policy", "PodDisruptionBudget") => &apps::WorkloadStrategy,
+        ("batch", "Job") => &batch::JobStrategy,
         ("", "PersistentVolume" | "PersistentVolumeClaim") => &generic::PendingStrategy,
         _ => &generic::Generic,
     }

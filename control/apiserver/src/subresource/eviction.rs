@@ -3,8 +3,9 @@
 //! In: an Eviction. Out: success, or 429 while a budget holds the pod.
 
 use http::{Request, Response, StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 use xebec_api::labels::Selector;
+use xebec_api::wellknown::conditions::{DISRUPTION_TARGET, POD_READY, TRUE};
 
 use crate::body::Body;
 use crate::dispatch::{self, Call, json_response};
@@ -15,6 +16,9 @@ use crate::registry::update::{self, Door, Edit};
 use crate::registry::{Served, delete, input};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
+
+/// Evictions granted and not yet seen to happen; more are a sign that nobody counts them.
+const MOST_GRANTED: usize = 2000;
 
 pub(super) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let gvk = Gvk::new("policy", "v1", "Eviction");
@@ -29,6 +33,9 @@ pub(super) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Re
     if may_be_disrupted(&pod) {
         spend_budget(call, &pod, options.dry_run).await?;
     }
+    if !meta::is_deleting(&pod) {
+        mark(call, &pod, options.dry_run).await?;
+    }
     delete::delete(call.cx, call.served, call.namespace, &call.info.name, &options).await?;
     Ok(json_response(StatusCode::CREATED, &status::success(StatusCode::CREATED)))
 }
@@ -37,6 +44,34 @@ pub(super) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Re
 fn may_be_disrupted(pod: &Value) -> bool {
     let phase = meta::text(pod, &["status", "phase"]);
     !meta::is_deleting(pod) && !matches!(phase, "Succeeded" | "Failed" | "Pending")
+}
+
+/// Says in the pod's status that it does not end of itself.
+async fn mark(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
+    let options = WriteOptions { dry_run, ..WriteOptions::default() };
+    let edit = Edit {
+        served: call.served,
+        namespace: call.namespace,
+        name: meta::name(pod),
+        door: Door::Status,
+        verb: Verb::Patch,
+        options: &options,
+        records: false,
+    };
+    let now = meta::time(jiff::Timestamp::now());
+    update::update(call.cx, edit, |mut pod| {
+        let others = meta::items(&pod, &["status", "conditions"]);
+        let mut conditions: Vec<Value> =
+            others.filter(|known| meta::text(known, &["type"]) != DISRUPTION_TARGET).cloned().collect();
+        conditions.push(json!({
+            "type": DISRUPTION_TARGET, "status": TRUE, "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting", "lastTransitionTime": now,
+        }));
+        meta::set(&mut pod, &["status", "conditions"], Some(conditions.into()));
+        Ok(pod)
+    })
+    .await
+    .map(drop)
 }
 
 /// Takes one allowed disruption from the budget that selects the pod.
@@ -53,6 +88,9 @@ async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(),
             return Err(ApiError::internal(why));
         }
     };
+    if !is_ready(pod) && spares_unready(budget) {
+        return Ok(());
+    }
     let options = WriteOptions { dry_run, ..WriteOptions::default() };
     let edit = Edit {
         served,
@@ -69,6 +107,19 @@ async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(),
     })
     .await
     .map(drop)
+}
+
+fn is_ready(pod: &Value) -> bool {
+    meta::items(pod, &["status", "conditions"])
+        .any(|known| meta::text(known, &["type"]) == POD_READY && meta::text(known, &["status"]) == TRUE)
+}
+
+/// A pod that serves nobody may go without being counted: always, or while enough others do serve.
+fn spares_unready(budget: &Value) -> bool {
+    let count = |field: &str| meta::at(budget, &["status", field]).and_then(Value::as_i64).unwrap_or(0);
+    let (healthy, desired) = (count("currentHealthy"), count("desiredHealthy"));
+    meta::text(budget, &["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow"
+        || (desired > 0 && healthy >= desired)
 }
 
 fn budgets_of(call: &Call<'_>, served: &Served, pod: &Value) -> Result<Vec<Value>, ApiError> {
@@ -108,6 +159,11 @@ fn spend(budget: &mut Value, pod: &str) -> Result<(), ApiError> {
             0,
         ));
     }
+    let granted = meta::at(budget, &["status", "disruptedPods"]).and_then(Value::as_object);
+    if granted.is_some_and(|granted| granted.len() > MOST_GRANTED) {
+        let why = "DisruptedPods map too big - too many evictions not confirmed by PDB controller";
+        return Err(ApiError::forbidden("policy", "poddisruptionbudgets", name, why));
+    }
     meta::set(budget, &["status", "disruptionsAllowed"], Some((allowed - 1).into()));
     let now = meta::time(jiff::Timestamp::now());
     meta::set(budget, &["status", "disruptedPods", pod], Some(now.into()));
@@ -117,7 +173,6 @@ fn spend(budget: &mut Value, pod: &str) -> Result<(), ApiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_budget_is_spent_and_then_holds() {
@@ -130,5 +185,21 @@ mod tests {
         assert_eq!(spend(&mut budget, "q").expect_err("held").code(), 429);
         budget["metadata"]["generation"] = 2.into();
         assert_eq!(spend(&mut budget, "q").expect_err("unknown yet").code(), 429);
+    }
+
+    #[test]
+    fn pod_that_is_not_ready_is_spared_the_count_while_the_others_are_well() {
+        let budget = |policy: &str, healthy: i64| {
+            json!({
+                "spec": {"unhealthyPodEvictionPolicy": policy},
+                "status": {"currentHealthy": healthy, "desiredHealthy": 2},
+            })
+        };
+        assert!(
+            spares_unready(&budget("IfHealthyBudget", 2)) && !spares_unready(&budget("IfHealthyBudget", 1))
+        );
+        assert!(spares_unready(&budget("AlwaysAllow", 0)));
+        assert!(!spares_unready(&json!({"status": {"currentHealthy": 0, "desiredHealthy": 0}})));
+        assert!(is_ready(&json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})));
     }
 }

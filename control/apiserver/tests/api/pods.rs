@@ -75,7 +75,9 @@ async fn an_eviction_asks_the_budget() {
     let api = Api::new().await;
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     api.post(PODS, &pod("a")).await.ok(201);
-    api.patch(&format!("{PODS}/a/status"), MERGE, &json!({"status": {"phase": "Running"}})).await.ok(200);
+    let ready = json!([{"type": "Ready", "status": "True"}]);
+    let running = json!({"status": {"phase": "Running", "conditions": ready}});
+    api.patch(&format!("{PODS}/a/status"), MERGE, &running).await.ok(200);
     let budget = json!({
         "metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}},
     });
