@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use crate::node_set::{NodeSet, Row};
+use crate::preemption::Search;
 
 /// Whether taking pods off the node would help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub(crate) struct Diagnosis {
     nodes: usize,
     reasons: BTreeMap<Cow<'static, str>, usize>,
     unresolvable: usize,
+    /// Nodes that would do if they ran less.
+    pub(crate) resolvable: NodeSet,
     pub(crate) plugins: BTreeSet<&'static str>,
 }
 
@@ -52,8 +55,9 @@ impl Candidates {
         for reason in reasons {
             *self.diagnosis.reasons.entry(reason).or_default() += 1;
         }
-        if verdict == Verdict::UnschedulableAndUnresolvable {
-            self.diagnosis.unresolvable += 1;
+        match verdict {
+            Verdict::Unschedulable => self.diagnosis.resolvable.set(row, true),
+            Verdict::UnschedulableAndUnresolvable => self.diagnosis.unresolvable += 1,
         }
         self.diagnosis.plugins.insert(plugin);
     }
@@ -74,25 +78,30 @@ impl Candidates {
 }
 
 impl Diagnosis {
-    /// The sentence that tells a user why.
-    pub(crate) fn message(&self) -> String {
+    /// The sentence that tells a user why, and what came of looking for pods that could give way.
+    pub(crate) fn message(&self, search: &Search) -> String {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".to_owned();
         }
         let nodes = self.nodes;
         let mut message = format!("0/{nodes} nodes are available: ");
         message.push_str(&counted(self.reasons.iter().map(|(reason, count)| (reason.as_ref(), *count))));
-        let hopeful = nodes - self.unresolvable;
-        let preemption = counted(
-            [
-                ("No preemption victims found for incoming pod", hopeful),
-                ("Preemption is not helpful for scheduling", self.unresolvable),
-            ]
-            .into_iter()
-            .filter(|(_, count)| *count > 0),
-        );
+        message.push('.');
+        let preemption = match search {
+            Search::Found(_) => return message,
+            Search::Never => "not eligible due to preemptionPolicy=Never".to_owned(),
+            Search::VictimsLeave => "not eligible due to a terminating pod on the nominated node".to_owned(),
+            Search::Nothing => {
+                let parts = [
+                    ("No preemption victims found for incoming pod", nodes - self.unresolvable),
+                    ("Preemption is not helpful for scheduling", self.unresolvable),
+                ];
+                let parts = counted(parts.into_iter().filter(|(_, count)| *count > 0));
+                format!("0/{nodes} nodes are available: {parts}")
+            }
+        };
         // Writing to a String cannot fail.
-        let _ = write!(message, ". preemption: 0/{nodes} nodes are available: {preemption}.");
+        let _ = write!(message, " preemption: {preemption}.");
         message
     }
 }
@@ -117,7 +126,7 @@ mod tests {
         candidates.retain("TaintToleration", Verdict::UnschedulableAndUnresolvable, taint, |_| false);
         assert!(candidates.nodes.is_empty());
         assert_eq!(
-            candidates.diagnosis.message(),
+            candidates.diagnosis.message(&Search::Nothing),
             "0/3 nodes are available: 1 Insufficient memory, 1 node(s) had untolerated taint(s), 2 Insufficient \
              cpu. preemption: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption \
              victims found for incoming pod."
@@ -130,7 +139,7 @@ mod tests {
 
     #[test]
     fn message_of_an_empty_cluster_says_so() {
-        let message = Candidates::new(NodeSet::default()).diagnosis.message();
+        let message = Candidates::new(NodeSet::default()).diagnosis.message(&Search::Nothing);
         assert_eq!(message, "no nodes available to schedule pods");
     }
 }

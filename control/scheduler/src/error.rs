@@ -23,4 +23,9 @@ impl WriteError {
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.is_not_found())
     }
+
+    /// What is there is not what was meant.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.is_conflict())
+    }
 }

@@ -15,11 +15,12 @@ use rand::Rng;
 
 use crate::diagnosis::{Candidates, Diagnosis, Verdict};
 use crate::events::ClusterEvents;
+use crate::namespaces::Namespaces;
 use crate::node_set::{NodeSet, Row};
 use crate::node_table::NodeTable;
 use crate::plugins::{
-    BalancedAllocation, ImageLocality, NodeAffinityPlugin, NodeName, NodePorts, NodeResourcesFit,
-    NodeUnschedulable, PodTopologySpread, TaintToleration,
+    BalancedAllocation, ImageLocality, InterPodAffinity, NodeAffinityPlugin, NodeName, NodePorts,
+    NodeResourcesFit, NodeUnschedulable, PodTopologySpread, TaintToleration,
 };
 use crate::pod_info::PodInfo;
 use crate::spread::ServiceSelectors;
@@ -33,6 +34,7 @@ pub(crate) struct Cycle<'a> {
     pub(crate) pod: &'a PodInfo,
     pub(crate) table: &'a NodeTable,
     pub(crate) services: &'a ServiceSelectors,
+    pub(crate) namespaces: &'a Namespaces,
 }
 
 /// What PreFilter says about the Filter to come.
@@ -95,6 +97,7 @@ impl Default for Framework {
                 Box::new(NodePorts),
                 Box::new(NodeResourcesFit),
                 Box::new(PodTopologySpread),
+                Box::new(InterPodAffinity),
                 Box::new(BalancedAllocation),
                 Box::new(ImageLocality),
             ],
@@ -103,15 +106,22 @@ impl Default for Framework {
 }
 
 impl Framework {
-    /// The best node for the cycle's pod.
-    pub(crate) fn select(&self, cycle: Cycle<'_>, random: &mut impl Rng) -> Result<Row, Diagnosis> {
-        let candidates = self.run_filter(cycle);
-        let rows: Vec<Row> = candidates.nodes.iter().collect();
+    /// The best of these nodes for the cycle's pod; `None` when there are none.
+    pub(crate) fn choose(&self, cycle: Cycle<'_>, nodes: &NodeSet, random: &mut impl Rng) -> Option<Row> {
+        let rows: Vec<Row> = nodes.iter().collect();
         match rows.as_slice() {
-            [] => Err(candidates.diagnosis),
-            [only] => Ok(*only),
-            _ => Ok(best(&rows, &self.run_score(cycle, &rows), random)),
+            [] => None,
+            [only] => Some(*only),
+            _ => Some(best(&rows, &self.run_score(cycle, &rows), random)),
         }
+    }
+
+    /// The best node for the cycle's pod.
+    #[cfg(test)]
+    pub(crate) fn select(&self, cycle: Cycle<'_>, random: &mut impl Rng) -> Result<Row, Diagnosis> {
+        let mut candidates = Candidates::new(cycle.table.live.clone());
+        self.filter(cycle, &mut candidates);
+        self.choose(cycle, &candidates.nodes, random).ok_or(candidates.diagnosis)
     }
 
     /// Changes after which a pod rejected by these plugins may fit.
@@ -124,8 +134,8 @@ impl Framework {
         rejecting.map(|plugin| plugin.helped_by()).fold(ClusterEvents::NODE_ADDED, ClusterEvents::and)
     }
 
-    fn run_filter(&self, cycle: Cycle<'_>) -> Candidates {
-        let mut candidates = Candidates::new(cycle.table.live.clone());
+    /// Rejects the candidates that will not do.
+    pub(crate) fn filter(&self, cycle: Cycle<'_>, candidates: &mut Candidates) {
         let mut filters: Vec<&dyn Plugin> = Vec::with_capacity(self.plugins.len());
         for plugin in &self.plugins {
             match plugin.pre_filter(cycle) {
@@ -133,7 +143,7 @@ impl Framework {
                 PreFilter::Filter => filters.push(plugin.as_ref()),
                 PreFilter::Only(names) => {
                     filters.push(plugin.as_ref());
-                    narrow(cycle, plugin.name(), &names, &mut candidates);
+                    narrow(cycle, plugin.name(), &names, candidates);
                 }
             }
         }
@@ -141,9 +151,8 @@ impl Framework {
             if candidates.nodes.is_empty() {
                 break;
             }
-            plugin.filter(cycle, &mut candidates);
+            plugin.filter(cycle, candidates);
         }
-        candidates
     }
 
     fn run_score(&self, cycle: Cycle<'_>, rows: &[Row]) -> Vec<i64> {

@@ -8,6 +8,7 @@
 //! watches ──► scheduler { cache, queue } ──► framework: filter, score ──► assume ──► bind
 //! ```
 
+mod budgets;
 mod cache;
 mod columns;
 mod config;
@@ -17,17 +18,24 @@ mod events;
 #[cfg(test)]
 mod fixtures;
 mod framework;
+mod listing;
+mod namespaces;
 mod node_set;
 mod node_table;
+mod nominations;
 mod outbox;
 mod plugins;
+mod pod_affinity;
 mod pod_info;
 mod ports;
+mod preemption;
 mod queue;
 mod resources;
 mod run;
 mod scheduler;
 mod spread;
+mod term_counts;
+mod victims;
 mod watches;
 
 pub use config::SchedulerConfig;

@@ -17,6 +17,7 @@ use crate::pod_info::{PodInfo, PodUid};
 use crate::ports::HostPort;
 use crate::resources::Resources;
 use crate::spread::SpreadCounts;
+use crate::term_counts::TermCounts;
 use xebec_api::node_affinity::NodeFacts;
 
 /// The nodes and what runs on them.
@@ -44,6 +45,7 @@ pub(crate) struct NodeTable {
     pub(crate) images: HashMap<String, Image>,
     row_images: Vec<Vec<String>>,
     pub(crate) spread: SpreadCounts,
+    pub(crate) terms: TermCounts,
 }
 
 /// An image that some nodes hold.
@@ -131,6 +133,7 @@ impl NodeTable {
             self.requested.add(row, &pod.requests);
             self.requested_nonzero.add(row, &pod.requests_nonzero);
             self.spread.place(pod, row);
+            self.terms.place(pod, row);
         }
     }
 
@@ -145,6 +148,7 @@ impl NodeTable {
         self.requested.subtract(row, &pod.requests);
         self.requested_nonzero.subtract(row, &pod.requests_nonzero);
         self.spread.displace(&pod, row);
+        self.terms.displace(&pod, row);
         self.release_if_empty(row);
     }
 

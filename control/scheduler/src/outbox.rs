@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use xebec_api::wellknown::conditions::{FALSE, POD_SCHEDULED};
 use xebec_api::wellknown::reasons::event_type::{NORMAL, WARNING};
-use xebec_api::wellknown::reasons::pod::{FAILED_SCHEDULING, SCHEDULED};
+use xebec_api::wellknown::reasons::pod::{FAILED_SCHEDULING, PREEMPTED, SCHEDULED};
 
 use crate::error::WriteError;
 use crate::pod_info::{PodInfo, PodUid};
@@ -39,6 +39,14 @@ pub(crate) enum Notice {
         pod: Arc<PodInfo>,
         reason: &'static str,
         message: String,
+        /// What `nominatedNodeName` is to become, if it changes.
+        nominated: Option<Option<String>>,
+    },
+    /// The victim makes room for another pod.
+    Preempted {
+        victim: Arc<PodInfo>,
+        by: PodUid,
+        node: String,
     },
 }
 
@@ -103,8 +111,13 @@ impl Postman {
                 let event = self.event(&pod, NORMAL, SCHEDULED, &message, Timestamp::now());
                 self.events(&pod).create(&PostParams::default(), &event).await?;
             }
-            Notice::Failed { pod, reason, message } => {
-                let condition = self.condition(&pod, reason, &message).await;
+            Notice::Preempted { victim, by, node } => {
+                let message = format!("Preempted by pod {by} on node {node}");
+                let event = self.event(&victim, NORMAL, PREEMPTED, &message, Timestamp::now());
+                self.events(&victim).create(&PostParams::default(), &event).await?;
+            }
+            Notice::Failed { pod, reason, message, nominated } => {
+                let condition = self.condition(&pod, reason, &message, nominated).await;
                 self.failure_event(&pod, &message).await?;
                 condition?;
             }
@@ -113,20 +126,26 @@ impl Postman {
     }
 
     /// Says so in the pod's status, unless it says so already.
-    async fn condition(&self, pod: &PodInfo, reason: &str, message: &str) -> Result<(), WriteError> {
+    async fn condition(
+        &self,
+        pod: &PodInfo,
+        reason: &str,
+        message: &str,
+        nominated: Option<Option<String>>,
+    ) -> Result<(), WriteError> {
         let known = pod.scheduled_condition.as_ref();
         let same = known.is_some_and(|known| {
             known.status == FALSE
                 && known.reason.as_deref() == Some(reason)
                 && known.message.as_deref() == Some(message)
         });
-        if same {
+        if same && nominated.is_none() {
             return Ok(());
         }
         let unchanged =
             known.filter(|known| known.status == FALSE).and_then(|known| known.last_transition_time.clone());
         let since = unchanged.unwrap_or_else(|| Time(Timestamp::now()));
-        let patch = json!({
+        let mut patch = json!({
             "metadata": {"uid": &*pod.uid},
             "status": {"conditions": [{
                 "type": POD_SCHEDULED,
@@ -137,6 +156,9 @@ impl Postman {
                 "observedGeneration": pod.generation,
             }]},
         });
+        if let Some(node) = nominated {
+            patch["status"]["nominatedNodeName"] = node.into();
+        }
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         // Strategic: conditions are merged by type, so that others' conditions stay.
         api.patch_status(&pod.name, &PatchParams::default(), &Patch::Strategic(&patch)).await?;

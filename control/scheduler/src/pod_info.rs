@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ObjectReference, Pod, PodCondition, PodSpec, Toleration, TopologySpreadConstraint,
 };
 use xebec_api::wellknown::conditions::POD_SCHEDULED;
 use xebec_api::wellknown::names::DEFAULT_SCHEDULER;
 
+use crate::pod_affinity::PodAffinity;
 use crate::ports::HostPort;
 use crate::resources::{Resources, pod_requests, pod_requests_nonzero};
 use xebec_api::node_affinity::NodeAffinity;
@@ -28,6 +30,11 @@ pub(crate) struct PodInfo {
     pub(crate) generation: Option<i64>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) priority: i32,
+    /// It never takes the place of others, whatever its priority.
+    pub(crate) never_preempts: bool,
+    /// Where others made room for it.
+    pub(crate) nominated_node: Option<String>,
+    pub(crate) started: Option<Timestamp>,
     pub(crate) scheduler_name: String,
     /// The node it is bound to.
     pub(crate) node_name: Option<String>,
@@ -39,6 +46,7 @@ pub(crate) struct PodInfo {
     pub(crate) requests_nonzero: Resources,
     pub(crate) tolerations: Vec<Toleration>,
     pub(crate) affinity: NodeAffinity,
+    pub(crate) pod_affinity: PodAffinity,
     pub(crate) host_ports: Vec<HostPort>,
     pub(crate) images: Vec<String>,
     pub(crate) containers: usize,
@@ -64,6 +72,11 @@ impl PodInfo {
             generation: meta.generation,
             labels: meta.labels.clone().unwrap_or_default(),
             priority: spec.priority.unwrap_or(0),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            nominated_node: status
+                .and_then(|status| status.nominated_node_name.clone())
+                .filter(|node| !node.is_empty()),
+            started: status.and_then(|status| status.start_time.as_ref()).map(|time| time.0),
             scheduler_name: spec.scheduler_name.clone().unwrap_or_else(|| DEFAULT_SCHEDULER.to_owned()),
             node_name: spec.node_name.clone().filter(|name| !name.is_empty()),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
@@ -72,6 +85,11 @@ impl PodInfo {
             requests: pod_requests(&spec),
             requests_nonzero: pod_requests_nonzero(&spec),
             affinity: NodeAffinity::of(&spec),
+            pod_affinity: PodAffinity::of(
+                &spec,
+                meta.namespace.as_deref().unwrap_or_default(),
+                meta.labels.as_ref().unwrap_or(&BTreeMap::new()),
+            ),
             host_ports: host_ports(&spec),
             images: images(&spec),
             containers: spec.containers.len() + spec.init_containers.as_ref().map_or(0, Vec::len),

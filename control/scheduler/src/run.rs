@@ -21,7 +21,9 @@ use crate::config::SchedulerConfig;
 use crate::error::WriteError;
 use crate::outbox::{Notice, Outbox};
 use crate::pod_info::PodInfo;
+use crate::preemption::Search;
 use crate::scheduler::{Decision, Scheduler};
+use crate::victims::{Preempted, preempt};
 use crate::watches;
 
 const BIND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,6 +51,7 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
     let mut observations = watches::spawn(&client, &shutdown, &mut tasks);
     let mut scheduler = Scheduler::new(config.scheduler_name.clone(), rand::random());
     let mut binds: JoinSet<BindOutcome> = JoinSet::new();
+    let mut evictions: JoinSet<Preempted> = JoinSet::new();
     let mut announced = false;
 
     loop {
@@ -62,18 +65,28 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
         while let Some(outcome) = binds.try_join_next() {
             settle(&mut scheduler, &outbox, outcome);
         }
+        while let Some(outcome) = evictions.try_join_next() {
+            settle_preemption(&mut scheduler, outcome);
+        }
         scheduler.tick(Instant::now());
         if scheduler.is_synced() && !std::mem::replace(&mut announced, true) {
             tracing::info!(name = %config.scheduler_name, "scheduler runs");
         }
         let mut decided = 0;
-        while decided < BURST && binds.len() < config.parallel_binds && scheduler.has_work() {
+        while decided < BURST && binds.len() + evictions.len() < config.parallel_binds && scheduler.has_work()
+        {
             match scheduler.schedule_next(Instant::now()) {
                 Some(Decision::Bind { pod, node }) => drop(binds.spawn(bind(client.clone(), pod, node))),
-                Some(Decision::Unschedulable { pod, diagnosis }) => {
-                    let message = diagnosis.message();
+                Some(Decision::Unschedulable { pod, diagnosis, search }) => {
+                    let message = diagnosis.message(&search);
                     tracing::debug!(%pod, %message, "no node fits");
-                    outbox.post(Notice::Failed { pod, reason: UNSCHEDULABLE, message });
+                    let nominated = nominated_node(&pod, &search);
+                    if let Search::Found(preemption) = search {
+                        let (pod, outbox) = (pod.clone(), outbox.clone());
+                        let name = config.scheduler_name.clone();
+                        evictions.spawn(preempt(client.clone(), outbox, name, pod, preemption));
+                    }
+                    outbox.post(Notice::Failed { pod, reason: UNSCHEDULABLE, message, nominated });
                 }
                 None => break,
             }
@@ -93,12 +106,34 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
                 None => break,
             },
             Some(outcome) = binds.join_next() => settle(&mut scheduler, &outbox, outcome),
+            Some(outcome) = evictions.join_next() => settle_preemption(&mut scheduler, outcome),
             () = tokio::time::sleep_until(wake) => {}
         }
     }
     // Binds under way either happen or do not; the next start reads from the API which.
     binds.shutdown().await;
+    evictions.shutdown().await;
     tasks.shutdown().await;
+}
+
+/// What the pod's status is to say of the node where room is made for it; `None`: what it says already.
+fn nominated_node(pod: &PodInfo, search: &Search) -> Option<Option<String>> {
+    match search {
+        Search::Found(preemption) => Some(Some(preemption.node.clone())),
+        Search::VictimsLeave => None,
+        Search::Nothing | Search::Never => pod.nominated_node.is_some().then_some(None),
+    }
+}
+
+fn settle_preemption(scheduler: &mut Scheduler, outcome: Result<Preempted, tokio::task::JoinError>) {
+    match outcome {
+        Ok(Preempted { result: Ok(()), .. }) => {}
+        Ok(Preempted { pod, result: Err(error) }) => {
+            tracing::warn!(%pod, %error, "pods that were to make room could not be deleted");
+            scheduler.preemption_failed(&pod.uid, Instant::now());
+        }
+        Err(error) => tracing::error!(%error, "a preemption ended without an outcome"),
+    }
 }
 
 async fn bind(client: Client, pod: Arc<PodInfo>, node: String) -> BindOutcome {
@@ -151,7 +186,7 @@ fn settle(scheduler: &mut Scheduler, outbox: &Outbox, outcome: Result<BindOutcom
             }
             tracing::warn!(%pod, %node, %error, "bind failed");
             let message = format!("running Bind plugin \"DefaultBinder\": {error}");
-            outbox.post(Notice::Failed { pod, reason: SCHEDULER_ERROR, message });
+            outbox.post(Notice::Failed { pod, reason: SCHEDULER_ERROR, message, nominated: None });
         }
     }
 }

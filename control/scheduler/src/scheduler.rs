@@ -3,30 +3,41 @@
 //! In: observations, outcomes of binds, the time. Out: decisions. Single-threaded and pure but for the clock and the
 //! random source it is given; `run` does the I/O.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::time::Instant;
 
+use crate::budgets::{Budget, Budgets};
 use crate::cache::{Cache, Effect};
-use crate::diagnosis::Diagnosis;
+use crate::diagnosis::{Candidates, Diagnosis};
 use crate::events::ClusterEvents;
 use crate::framework::{Cycle, Framework};
+use crate::listing::Listing;
+use crate::namespaces::Namespaces;
+use crate::node_set::Row;
+use crate::nominations::{Nomination, Nominations};
 use crate::plugins::groups;
 use crate::pod_info::{PodInfo, PodUid};
+use crate::preemption::{Room, Search};
 use crate::queue::SchedulingQueue;
 use crate::spread::ServiceSelectors;
-use crate::watches::{Observation, Seen, ServiceFacts};
+use crate::watches::{NamespaceFacts, Observation, Seen, ServiceFacts};
 
 /// What a scheduling cycle came to.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Assumed on this node; to be bound.
     Bind { pod: Arc<PodInfo>, node: String },
-    /// No node fits.
-    Unschedulable { pod: Arc<PodInfo>, diagnosis: Diagnosis },
+    /// No node fits; others may be about to make room.
+    Unschedulable { pod: Arc<PodInfo>, diagnosis: Diagnosis, search: Search },
+}
+
+/// Why a pod has no node, and what came of making room for it.
+struct NoPlace {
+    diagnosis: Diagnosis,
+    search: Search,
 }
 
 /// The scheduler's state.
@@ -35,51 +46,16 @@ pub(crate) struct Scheduler {
     cache: Cache,
     queue: SchedulingQueue,
     services: ServiceSelectors,
+    namespaces: Namespaces,
+    budgets: Budgets,
+    nominations: Nominations,
     framework: Framework,
     random: SmallRng,
     pods: Listing<PodUid>,
     nodes: Listing<String>,
     service_names: Listing<(String, String)>,
-}
-
-/// Follows one watch's lists: what is known and not listed again is gone.
-struct Listing<T> {
-    known: HashSet<T>,
-    listed: Option<HashSet<T>>,
-    /// A first list is complete.
-    complete: bool,
-}
-
-impl<T> Default for Listing<T> {
-    fn default() -> Self {
-        Self { known: HashSet::new(), listed: None, complete: false }
-    }
-}
-
-impl<T: Clone + Eq + std::hash::Hash> Listing<T> {
-    fn begin(&mut self) {
-        self.listed = Some(HashSet::new());
-    }
-
-    fn add(&mut self, item: T) {
-        if let Some(listed) = &mut self.listed {
-            listed.insert(item.clone());
-        }
-        self.known.insert(item);
-    }
-
-    fn remove(&mut self, item: &T) {
-        self.known.remove(item);
-    }
-
-    /// What the list that ends did not mention.
-    fn end(&mut self) -> Vec<T> {
-        self.complete = true;
-        let listed = self.listed.take().unwrap_or_default();
-        let gone: Vec<T> = self.known.difference(&listed).cloned().collect();
-        self.known = listed;
-        gone
-    }
+    namespace_names: Listing<String>,
+    budget_names: Listing<(String, String)>,
 }
 
 impl Scheduler {
@@ -89,17 +65,26 @@ impl Scheduler {
             cache: Cache::default(),
             queue: SchedulingQueue::default(),
             services: ServiceSelectors::default(),
+            namespaces: Namespaces::default(),
+            budgets: Budgets::default(),
+            nominations: Nominations::default(),
             framework: Framework::default(),
             random: SmallRng::seed_from_u64(seed),
             pods: Listing::default(),
             nodes: Listing::default(),
             service_names: Listing::default(),
+            namespace_names: Listing::default(),
+            budget_names: Listing::default(),
         }
     }
 
     /// Every watch has delivered a complete list: decisions rest on the whole cluster.
     pub(crate) fn is_synced(&self) -> bool {
-        self.pods.complete && self.nodes.complete && self.service_names.complete
+        self.pods.complete
+            && self.nodes.complete
+            && self.service_names.complete
+            && self.namespace_names.complete
+            && self.budget_names.complete
     }
 
     pub(crate) fn has_work(&self) -> bool {
@@ -123,30 +108,84 @@ impl Scheduler {
             Observation::Pod(seen) => self.observe_pod(seen, now),
             Observation::Node(seen) => self.observe_node(seen, now),
             Observation::Service(seen) => self.observe_service(seen),
+            Observation::Namespace(seen) => self.observe_namespace(seen, now),
+            Observation::Budget(seen) => self.observe_budget(seen),
         }
     }
 
     /// Runs one scheduling cycle for the pod whose turn it is.
     pub(crate) fn schedule_next(&mut self, now: Instant) -> Option<Decision> {
         let pod = self.queue.pop()?;
-        for group in groups(&pod, &self.services) {
+        for group in groups(&pod, &self.services, &self.namespaces) {
             let table = &mut self.cache.table;
             table.spread.ensure(&group, &table.pods);
         }
-        let cycle = Cycle { pod: &pod, table: &self.cache.table, services: &self.services };
-        match self.framework.select(cycle, &mut self.random) {
+        match self.find(&pod) {
             Ok(row) => {
                 let node = self.cache.table.names[row].to_string();
                 self.cache.assume(&pod, &node);
+                self.nominations.remove(&pod.uid);
                 self.queue.cluster_changed(ClusterEvents::POD_ADDED, now);
                 Some(Decision::Bind { pod, node })
             }
-            Err(diagnosis) => {
+            Err(no_place) => {
+                let NoPlace { diagnosis, search } = *no_place;
                 let hopes = self.framework.hopes(&diagnosis);
                 self.queue.unschedulable(&pod.uid, hopes, now);
-                Some(Decision::Unschedulable { pod, diagnosis })
+                match &search {
+                    Search::Found(preemption) => {
+                        self.nominations.give_way(&pod, &preemption.node);
+                        self.nominations.put(&pod, &preemption.node);
+                    }
+                    Search::VictimsLeave => {}
+                    // The room that was made for it went to another.
+                    Search::Nothing | Search::Never => drop(self.nominations.remove(&pod.uid)),
+                }
+                Some(Decision::Unschedulable { pod, diagnosis, search })
             }
         }
+    }
+
+    /// The node for a pod. Pods that are expected somewhere count as if they were there already.
+    fn find(&mut self, pod: &PodInfo) -> Result<Row, Box<NoPlace>> {
+        let mut ahead: Vec<Nomination> = self.nominations.ahead_of(pod);
+        // Such a pod may be on its node already: it counts once.
+        ahead.retain(|other| !self.cache.is_placed(&other.pod.uid));
+        let table = &mut self.cache.table;
+        ahead.retain(|other| table.row_of(&other.node).is_some_and(|row| table.live.contains(row)));
+        ahead.iter().for_each(|other| table.place(&other.pod, &other.node));
+        let (services, namespaces) = (&self.services, &self.namespaces);
+        let cycle = Cycle { pod, table, services, namespaces };
+        let mut candidates = Candidates::new(table.live.clone());
+        self.framework.filter(cycle, &mut candidates);
+        let nominated = self.nominations.of(&pod.uid);
+        if candidates.nodes.is_empty() {
+            let mut room = Room {
+                framework: &self.framework,
+                table: &mut *table,
+                services,
+                namespaces,
+                budgets: &self.budgets,
+            };
+            let search = room.search(pod, &candidates.diagnosis, nominated, &mut self.random);
+            ahead.iter().for_each(|other| table.displace(&other.pod.uid, &other.node));
+            return Err(Box::new(NoPlace { diagnosis: candidates.diagnosis, search }));
+        }
+        ahead.iter().for_each(|other| table.displace(&other.pod.uid, &other.node));
+        let cycle = Cycle { pod, table, services, namespaces };
+        if !ahead.is_empty() {
+            // A node that only does because of a pod that is not there yet does not do.
+            self.framework.filter(cycle, &mut candidates);
+        }
+        let own = nominated.and_then(|node| table.row_of(node)).filter(|row| candidates.nodes.contains(*row));
+        let chosen = own.or_else(|| self.framework.choose(cycle, &candidates.nodes, &mut self.random));
+        chosen.ok_or_else(|| Box::new(NoPlace { diagnosis: candidates.diagnosis, search: Search::Nothing }))
+    }
+
+    /// Those that were to give way for this pod could not all be told to.
+    pub(crate) fn preemption_failed(&mut self, uid: &PodUid, now: Instant) {
+        self.nominations.remove(uid);
+        self.queue.cluster_changed(ClusterEvents::POD_DELETED, now);
     }
 
     /// The API took the binding.
@@ -185,6 +224,7 @@ impl Scheduler {
     fn put_pod(&mut self, pod: Arc<PodInfo>, now: Instant) {
         if pod.node_name.is_some() {
             self.queue.remove(&pod.uid);
+            self.nominations.remove(&pod.uid);
             let events = match self.cache.put_assigned(&pod) {
                 Effect::Added => ClusterEvents::POD_ADDED,
                 Effect::Changed => ClusterEvents::POD_UPDATED,
@@ -196,13 +236,19 @@ impl Scheduler {
         } else if pod.scheduler_name != self.name || pod.terminal || pod.terminating {
             // Nobody binds a pod that is being deleted; what was assumed for it is given up with the failing bind.
             self.queue.remove(&pod.uid);
+            self.nominations.remove(&pod.uid);
         } else if !self.cache.is_placed(&pod.uid) || self.queue.contains(&pod.uid) {
+            self.nominations.see(&pod);
             self.queue.put(pod, now);
         }
     }
 
     fn remove_pod(&mut self, uid: &PodUid, now: Instant) {
         self.queue.remove(uid);
+        if self.nominations.remove(uid) {
+            // What was kept for it is free.
+            self.queue.cluster_changed(ClusterEvents::POD_DELETED, now);
+        }
         if self.cache.remove(uid) {
             self.queue.cluster_changed(ClusterEvents::POD_DELETED, now);
         }
@@ -251,6 +297,46 @@ impl Scheduler {
             Seen::ListEnds => {
                 for (namespace, name) in self.service_names.end() {
                     self.services.put(&namespace, &name, None);
+                }
+            }
+        }
+    }
+
+    fn observe_namespace(&mut self, seen: Seen<NamespaceFacts>, now: Instant) {
+        match seen {
+            Seen::ListBegins => self.namespace_names.begin(),
+            Seen::Listed(namespace) | Seen::Changed(namespace) => {
+                self.namespaces.put(&namespace.name, namespace.labels);
+                self.namespace_names.add(namespace.name);
+                // Terms that select namespaces may mean other pods now.
+                self.queue.cluster_changed(ClusterEvents::POD_UPDATED, now);
+            }
+            Seen::Deleted(namespace) => {
+                self.namespaces.remove(&namespace.name);
+                self.namespace_names.remove(&namespace.name);
+            }
+            Seen::ListEnds => {
+                for name in self.namespace_names.end() {
+                    self.namespaces.remove(&name);
+                }
+            }
+        }
+    }
+
+    fn observe_budget(&mut self, seen: Seen<Budget>) {
+        match seen {
+            Seen::ListBegins => self.budget_names.begin(),
+            Seen::Listed(budget) | Seen::Changed(budget) => {
+                self.budget_names.add((budget.namespace.clone(), budget.name.clone()));
+                self.budgets.put(budget);
+            }
+            Seen::Deleted(budget) => {
+                self.budgets.remove(&budget.namespace, &budget.name);
+                self.budget_names.remove(&(budget.namespace, budget.name));
+            }
+            Seen::ListEnds => {
+                for (namespace, name) in self.budget_names.end() {
+                    self.budgets.remove(&namespace, &name);
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use xebec_api::labels::Selector;
 
 use crate::node_set::Row;
+use crate::pod_affinity::Meant;
 use crate::pod_info::{PodInfo, PodUid};
 
 /// Groups counted at once.
@@ -22,6 +23,8 @@ pub(crate) enum Group {
     Controller { namespace: String, uid: String },
     /// Pods of one namespace that all these selectors match.
     Selected { namespace: String, selectors: Vec<Selector> },
+    /// Pods that all of these terms mean. Pods that leave still count: they are there until they are gone.
+    Meant(Vec<Meant>),
 }
 
 impl Group {
@@ -33,6 +36,7 @@ impl Group {
             Self::Selected { namespace, selectors } => {
                 pod.namespace == *namespace && selectors.iter().all(|selector| selector.matches(&pod.labels))
             }
+            Self::Meant(terms) => terms.iter().all(|term| term.holds(pod)),
         }
     }
 }
@@ -112,9 +116,9 @@ impl SpreadCounts {
     }
 }
 
-/// A pod on its way out makes room: it does not count.
+/// To spreading a pod on its way out makes room: it does not count.
 fn counts(group: &Group, pod: &PodInfo) -> bool {
-    !pod.terminating && group.holds(pod)
+    (!pod.terminating || matches!(group, Group::Meant(_))) && group.holds(pod)
 }
 
 /// The selectors of Services, by namespace: pods that share one are spread by default.

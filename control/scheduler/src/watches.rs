@@ -1,13 +1,15 @@
 //! What the scheduler sees of the cluster, as one stream of observations in order.
 //!
-//! In: list and watch of Pods, Nodes and Services. Out: [`Observation`]s on a bounded channel; a slow scheduler slows
+//! In: list and watch of Pods, Nodes, Services, Namespaces and PodDisruptionBudgets. Out: [`Observation`]s on a bounded channel; a slow scheduler slows
 //! the watches down, it does not grow a queue.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
@@ -16,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use xebec_api::labels::Selector;
 
+use crate::budgets::Budget;
 use crate::pod_info::PodInfo;
 
 const BUFFER: usize = 1024;
@@ -26,6 +29,8 @@ pub(crate) enum Observation {
     Pod(Seen<Arc<PodInfo>>),
     Node(Seen<Box<Node>>),
     Service(Seen<ServiceFacts>),
+    Namespace(Seen<NamespaceFacts>),
+    Budget(Seen<Budget>),
 }
 
 /// What a watch said.
@@ -47,6 +52,20 @@ pub(crate) struct ServiceFacts {
     pub(crate) name: String,
     /// `None` when it selects no pods.
     pub(crate) selector: Option<Selector>,
+}
+
+/// What pod affinity needs to know of a Namespace.
+#[derive(Debug)]
+pub(crate) struct NamespaceFacts {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+impl NamespaceFacts {
+    fn of(namespace: Namespace) -> Self {
+        let meta = namespace.metadata;
+        Self { name: meta.name.unwrap_or_default(), labels: meta.labels.unwrap_or_default() }
+    }
 }
 
 impl ServiceFacts {
@@ -73,8 +92,15 @@ pub(crate) fn spawn(
     tasks.spawn(follow(Api::<Node>::all(client.clone()), sender.clone(), shutdown.clone(), |event| {
         Observation::Node(seen(event, Box::new))
     }));
-    tasks.spawn(follow(Api::<Service>::all(client.clone()), sender, shutdown.clone(), |event| {
+    tasks.spawn(follow(Api::<Service>::all(client.clone()), sender.clone(), shutdown.clone(), |event| {
         Observation::Service(seen(event, |service| ServiceFacts::of(&service)))
+    }));
+    tasks.spawn(follow(Api::<Namespace>::all(client.clone()), sender.clone(), shutdown.clone(), |event| {
+        Observation::Namespace(seen(event, NamespaceFacts::of))
+    }));
+    let budgets = Api::<PodDisruptionBudget>::all(client.clone());
+    tasks.spawn(follow(budgets, sender, shutdown.clone(), |event| {
+        Observation::Budget(seen(event, |budget| Budget::of(&budget)))
     }));
     receiver
 }

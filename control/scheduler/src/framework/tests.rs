@@ -11,16 +11,22 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fixtures::{node, pod, pod_with};
 use crate::plugins::groups;
+use crate::preemption::Search;
 
 /// A cluster of nodes with 4 CPU, 8 GiB and room for 10 pods each.
 struct World {
     table: NodeTable,
     services: ServiceSelectors,
+    namespaces: Namespaces,
 }
 
 impl World {
     fn new(nodes: &[&str]) -> Self {
-        let mut world = Self { table: NodeTable::default(), services: ServiceSelectors::default() };
+        let mut world = Self {
+            table: NodeTable::default(),
+            services: ServiceSelectors::default(),
+            namespaces: Namespaces::default(),
+        };
         for name in nodes {
             world.node(name, |_| {});
         }
@@ -42,13 +48,16 @@ impl World {
     }
 
     fn select(&mut self, pod: &PodInfo) -> Result<String, String> {
-        for group in groups(pod, &self.services) {
+        for group in groups(pod, &self.services, &self.namespaces) {
             self.table.spread.ensure(&group, &self.table.pods);
         }
-        let cycle = Cycle { pod, table: &self.table, services: &self.services };
+        let (services, namespaces) = (&self.services, &self.namespaces);
+        let cycle = Cycle { pod, table: &self.table, services, namespaces };
         let mut random = SmallRng::seed_from_u64(1);
         let chosen = Framework::default().select(cycle, &mut random);
-        chosen.map(|row| self.table.names[row].to_string()).map_err(|diagnosis| diagnosis.message())
+        chosen
+            .map(|row| self.table.names[row].to_string())
+            .map_err(|diagnosis| diagnosis.message(&Search::Nothing))
     }
 
     fn refusal(&mut self, pod: &PodInfo) -> String {
@@ -244,7 +253,8 @@ fn hopes_name_what_may_help() {
     let world = World::new(&["a"]);
     let framework = Framework::default();
     let hopes = |pod: &PodInfo| {
-        let cycle = Cycle { pod, table: &world.table, services: &world.services };
+        let (services, namespaces) = (&world.services, &world.namespaces);
+        let cycle = Cycle { pod, table: &world.table, services, namespaces };
         let diagnosis = framework.select(cycle, &mut SmallRng::seed_from_u64(1)).unwrap_err();
         framework.hopes(&diagnosis)
     };
@@ -253,4 +263,86 @@ fn hopes_name_what_may_help() {
     assert!(!selector.intersects(ClusterEvents::POD_DELETED));
     let size = hopes(&pod("p", requests("5", "1Gi")));
     assert!(size.intersects(ClusterEvents::POD_DELETED) && !size.intersects(ClusterEvents::NODE_LABEL));
+}
+
+/// A pod with label `app` and these affinities.
+fn social(name: &str, app: &str, affinity: Value) -> PodInfo {
+    let mut spec = json!({});
+    spec["affinity"] = affinity;
+    pod_with(name, json!({"labels": {"app": app}}), spec)
+}
+
+fn near(app: &str, key: &str) -> Value {
+    json!({"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": key})
+}
+
+fn zoned() -> World {
+    let mut world = World::new(&[]);
+    for (name, zone) in [("a1", "a"), ("a2", "a"), ("b1", "b")] {
+        world.node(name, |node| {
+            let labels = node.metadata.labels.get_or_insert_default();
+            labels.insert("zone".to_owned(), zone.to_owned());
+        });
+    }
+    world
+}
+
+#[test]
+fn affinity_keeps_pods_in_one_domain_and_lets_the_first_go_anywhere() {
+    let mut world = zoned();
+    let needs = |name: &str, app: &str, of: &str| {
+        let terms = json!([near(of, "zone")]);
+        social(name, app, json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}))
+    };
+    assert_eq!(world.refusal(&needs("p", "web", "db")), "3 node(s) didn't match pod affinity rules");
+    world.place(social("db", "db", json!({})), "b1");
+    assert_eq!(world.select(&needs("p", "web", "db")), Ok("b1".to_owned()));
+    // Pods that need each other: the first has nobody, the second has the first.
+    assert!(world.select(&needs("q", "ring", "ring")).is_ok());
+    world.place(needs("q", "ring", "ring"), "a1");
+    for _ in 0..4 {
+        assert!(world.select(&needs("r", "ring", "ring")).unwrap().starts_with('a'));
+    }
+}
+
+#[test]
+fn anti_affinity_holds_in_both_directions() {
+    let mut world = zoned();
+    let refuses = |name: &str| {
+        let terms = json!([near("web", "zone")]);
+        social(
+            name,
+            "web",
+            json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}),
+        )
+    };
+    world.place(refuses("first"), "a1");
+    assert_eq!(world.select(&refuses("second")), Ok("b1".to_owned()));
+    world.place(refuses("second"), "b1");
+    assert_eq!(world.refusal(&refuses("third")), "3 node(s) didn't match pod anti-affinity rules");
+    let indifferent = social("plain", "web", json!({}));
+    assert_eq!(
+        world.refusal(&indifferent),
+        "3 node(s) didn't satisfy existing pods anti-affinity rules",
+        "those that run do not stand it"
+    );
+    assert!(world.select(&social("other", "db", json!({}))).is_ok());
+}
+
+#[test]
+fn preferences_of_both_sides_are_weighed() {
+    let mut world = zoned();
+    world.place(social("db", "db", json!({})), "b1");
+    let prefers = |kind: &str| {
+        let terms = json!([{"weight": 100, "podAffinityTerm": near("db", "zone")}]);
+        social("p", "web", json!({kind: {"preferredDuringSchedulingIgnoredDuringExecution": terms}}))
+    };
+    assert_eq!(world.select(&prefers("podAffinity")), Ok("b1".to_owned()));
+    assert!(world.select(&prefers("podAntiAffinity")).unwrap().starts_with('a'));
+    // A pod that runs wants company.
+    let terms = json!([{"weight": 100, "podAffinityTerm": near("web", "kubernetes.io/hostname")}]);
+    let lonely =
+        social("l", "x", json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": terms}}));
+    world.place(lonely, "a2");
+    assert_eq!(world.select(&social("p", "web", json!({}))), Ok("a2".to_owned()));
 }

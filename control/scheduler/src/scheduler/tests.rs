@@ -26,6 +26,10 @@ impl Bench {
         bench.see(Observation::Pod(Seen::ListEnds));
         bench.see(Observation::Service(Seen::ListBegins));
         bench.see(Observation::Service(Seen::ListEnds));
+        bench.see(Observation::Namespace(Seen::ListBegins));
+        bench.see(Observation::Namespace(Seen::ListEnds));
+        bench.see(Observation::Budget(Seen::ListBegins));
+        bench.see(Observation::Budget(Seen::ListEnds));
         bench
     }
 
@@ -45,7 +49,9 @@ impl Bench {
         self.scheduler.tick(Instant::now());
         self.scheduler.schedule_next(Instant::now()).map(|decision| match decision {
             Decision::Bind { pod, node } => (pod.name.clone(), Ok(node)),
-            Decision::Unschedulable { pod, diagnosis } => (pod.name.clone(), Err(diagnosis.message())),
+            Decision::Unschedulable { pod, diagnosis, search } => {
+                (pod.name.clone(), Err(diagnosis.message(&search)))
+            }
         })
     }
 
@@ -152,4 +158,125 @@ async fn new_list_takes_away_what_it_does_not_name() {
     bench.pod("b", &cpu("2"));
     assert_eq!(bench.decide(), Some(("b".to_owned(), Ok("n".to_owned()))));
     assert_eq!(bench.decide(), None);
+}
+
+fn ranked(amount: &str, priority: i32, extra: Value) -> Value {
+    let mut spec = cpu(amount);
+    spec["priority"] = priority.into();
+    if let Value::Object(fields) = extra {
+        for (field, value) in fields {
+            spec[field] = value;
+        }
+    }
+    spec
+}
+
+impl Bench {
+    /// Who would leave which node for the next pod.
+    fn preempt(&mut self) -> Option<(String, Vec<String>)> {
+        self.scheduler.tick(Instant::now());
+        match self.scheduler.schedule_next(Instant::now()) {
+            Some(Decision::Unschedulable { search: Search::Found(found), .. }) => {
+                let mut victims: Vec<String> =
+                    found.victims.iter().map(|victim| victim.name.clone()).collect();
+                victims.sort();
+                Some((found.node, victims))
+            }
+            _ => None,
+        }
+    }
+
+    fn runs(&mut self, name: &str, node: &str, amount: &str, priority: i32) {
+        self.pod(name, &ranked(amount, priority, json!({"nodeName": node})));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fewest_and_least_important_pods_make_room() {
+    let mut bench = Bench::new(&["n", "m", "o"]);
+    bench.runs("n1", "n", "1", 5);
+    bench.runs("n2", "n", "1", 1);
+    bench.runs("m1", "m", "1", 1);
+    bench.runs("m2", "m", "1", 2);
+    bench.runs("o1", "o", "2", 50);
+    bench.pod("important", &ranked("1", 10, json!({})));
+    // On n and m one pod of priority 1 is enough; what else runs there stays.
+    let (node, victims) = bench.preempt().unwrap();
+    assert!([("n", "n2"), ("m", "m1")].contains(&(node.as_str(), victims[0].as_str())), "{node} {victims:?}");
+    assert_eq!(victims.len(), 1);
+    bench.pod("whole", &ranked("2", 10, json!({})));
+    let all = Some(("m".to_owned(), vec!["m1".to_owned(), "m2".to_owned()]));
+    // The other node is kept for the first, or is m itself: then the next best.
+    let second = bench.preempt();
+    assert!(second == all || second.as_ref().is_some_and(|(node, _)| node == "n"), "{second:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_made_is_kept_for_whom_it_was_made() {
+    let mut bench = Bench::new(&["n"]);
+    bench.runs("small", "n", "2", 0);
+    bench.pod("important", &ranked("2", 10, json!({})));
+    assert_eq!(bench.preempt(), Some(("n".to_owned(), vec!["small".to_owned()])));
+    bench.delete("small");
+    // It has to wait for its backoff; another of lower priority comes first and gets nothing.
+    bench.pod("late", &ranked("1", 5, json!({})));
+    let (name, refused) = bench.decide().unwrap();
+    assert_eq!(name, "late");
+    assert!(refused.unwrap_err().starts_with("0/1 nodes are available: 1 Insufficient cpu."));
+    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    assert_eq!(bench.bound(), ["important"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn preemption_has_its_limits() {
+    let mut bench = Bench::new(&["n"]);
+    bench.runs("same", "n", "2", 10);
+    let refusal = |bench: &mut Bench| bench.decide().unwrap().1.unwrap_err();
+    bench.pod("equal", &ranked("2", 10, json!({})));
+    assert!(
+        refusal(&mut bench).ends_with(
+            "preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        )
+    );
+    bench.pod("polite", &ranked("2", 20, json!({"preemptionPolicy": "Never"})));
+    assert!(refusal(&mut bench).ends_with("preemption: not eligible due to preemptionPolicy=Never."));
+    bench.pod("huge", &ranked("64", 20, json!({})));
+    assert!(refusal(&mut bench).ends_with("1 Preemption is not helpful for scheduling."));
+}
+
+#[tokio::test(start_paused = true)]
+async fn victims_that_still_leave_are_waited_for() {
+    let mut bench = Bench::new(&["n"]);
+    bench.runs("small", "n", "2", 0);
+    bench.pod("important", &ranked("2", 10, json!({})));
+    assert!(bench.preempt().is_some());
+    let spec = ranked("2", 0, json!({"nodeName": "n"}));
+    let leaving = raw_pod("small", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), spec);
+    bench.see(Observation::Pod(Seen::Changed(Arc::new(PodInfo::of(&leaving)))));
+    tokio::time::advance(std::time::Duration::from_secs(400)).await;
+    let (name, refused) = bench.decide().unwrap();
+    assert_eq!(name, "important");
+    assert!(refused.unwrap_err().ends_with("not eligible due to a terminating pod on the nominated node."));
+    bench.delete("small");
+    tokio::time::advance(std::time::Duration::from_secs(10)).await;
+    assert_eq!(bench.bound(), ["important"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn budgets_are_kept_where_another_place_will_do() {
+    let mut bench = Bench::new(&["n", "m"]);
+    bench.runs("guarded", "n", "2", 0);
+    bench.runs("free", "m", "2", 1);
+    let budget = serde_json::from_value(json!({
+        "metadata": {"namespace": "a", "name": "b"},
+        "spec": {"selector": {"matchLabels": {"app": "guarded"}}},
+        "status": {"disruptionsAllowed": 0},
+    }))
+    .unwrap();
+    bench.see(Observation::Budget(Seen::Changed(Budget::of(&budget))));
+    let labelled =
+        raw_pod("guarded", json!({"labels": {"app": "guarded"}}), ranked("2", 0, json!({"nodeName": "n"})));
+    bench.see(Observation::Pod(Seen::Changed(Arc::new(PodInfo::of(&labelled)))));
+    bench.pod("important", &ranked("2", 10, json!({})));
+    assert_eq!(bench.preempt(), Some(("m".to_owned(), vec!["free".to_owned()])));
 }
