@@ -25,6 +25,8 @@ pub struct ControllersConfig {
     pub orphaned_pod_quarantine: Duration,
     /// Pods that have ended are kept up to this many; 0: all of them.
     pub terminated_pod_threshold: usize,
+    /// Wait of a Job after its first failed pod; doubles with each further one.
+    pub job_pod_failure_backoff: Duration,
     /// Reconciles under way at once.
     pub workers: usize,
 }
@@ -40,6 +42,7 @@ impl Default for ControllersConfig {
             node_monitor_grace_period: Duration::from_secs(40),
             orphaned_pod_quarantine: Duration::from_secs(40),
             terminated_pod_threshold: 12_500,
+            job_pod_failure_backoff: Duration::from_secs(10),
             workers: 16,
         }
     }

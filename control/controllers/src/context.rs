@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Namespace, Node, Pod, ReplicationController, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use tokio::sync::watch;
@@ -53,14 +57,18 @@ pub(crate) trait Controller: Send + Sync {
 pub(crate) struct Informers {
     pub(crate) config_maps: Informer<ConfigMap>,
     pub(crate) controller_revisions: Informer<ControllerRevision>,
+    pub(crate) cron_jobs: Informer<CronJob>,
     pub(crate) daemon_sets: Informer<DaemonSet>,
     pub(crate) deployments: Informer<Deployment>,
+    pub(crate) disruption_budgets: Informer<PodDisruptionBudget>,
     pub(crate) endpoints: Informer<Endpoints>,
+    pub(crate) jobs: Informer<Job>,
     pub(crate) leases: Informer<Lease>,
     pub(crate) namespaces: Informer<Namespace>,
     pub(crate) nodes: Informer<Node>,
     pub(crate) pods: Informer<Pod>,
     pub(crate) replica_sets: Informer<ReplicaSet>,
+    pub(crate) replication_controllers: Informer<ReplicationController>,
     pub(crate) service_accounts: Informer<ServiceAccount>,
     pub(crate) services: Informer<Service>,
     pub(crate) stateful_sets: Informer<StatefulSet>,
@@ -75,14 +83,18 @@ impl Informers {
                 &format!("metadata.name={ROOT_CA_CONFIG_MAP}"),
             ),
             controller_revisions: Informer::new(Api::all(client.clone())),
+            cron_jobs: Informer::new(Api::all(client.clone())),
             daemon_sets: Informer::new(Api::all(client.clone())),
             deployments: Informer::new(Api::all(client.clone())),
+            disruption_budgets: Informer::new(Api::all(client.clone())),
             endpoints: Informer::new(Api::all(client.clone())),
+            jobs: Informer::new(Api::all(client.clone())),
             leases: Informer::new(Api::namespaced(client.clone(), KUBE_NODE_LEASE)),
             namespaces: Informer::new(Api::all(client.clone())),
             nodes: Informer::new(Api::all(client.clone())),
             pods: Informer::with_index(Api::all(client.clone()), pod::node_name),
             replica_sets: Informer::new(Api::all(client.clone())),
+            replication_controllers: Informer::new(Api::all(client.clone())),
             service_accounts: Informer::with_fields(
                 Api::all(client.clone()),
                 &format!("metadata.name={DEFAULT_SERVICE_ACCOUNT}"),
@@ -97,13 +109,17 @@ impl Informers {
         Caches {
             config_maps: self.config_maps.cache(),
             controller_revisions: self.controller_revisions.cache(),
+            cron_jobs: self.cron_jobs.cache(),
             daemon_sets: self.daemon_sets.cache(),
             deployments: self.deployments.cache(),
+            disruption_budgets: self.disruption_budgets.cache(),
             endpoints: self.endpoints.cache(),
+            jobs: self.jobs.cache(),
             namespaces: self.namespaces.cache(),
             nodes: self.nodes.cache(),
             pods: self.pods.cache(),
             replica_sets: self.replica_sets.cache(),
+            replication_controllers: self.replication_controllers.cache(),
             service_accounts: self.service_accounts.cache(),
             services: self.services.cache(),
             stateful_sets: self.stateful_sets.cache(),
@@ -116,14 +132,18 @@ impl Informers {
         vec![
             ("configmaps", self.config_maps.synced()),
             ("controllerrevisions", self.controller_revisions.synced()),
+            ("cronjobs", self.cron_jobs.synced()),
             ("daemonsets", self.daemon_sets.synced()),
             ("deployments", self.deployments.synced()),
+            ("poddisruptionbudgets", self.disruption_budgets.synced()),
             ("endpoints", self.endpoints.synced()),
+            ("jobs", self.jobs.synced()),
             ("leases", self.leases.synced()),
             ("namespaces", self.namespaces.synced()),
             ("nodes", self.nodes.synced()),
             ("pods", self.pods.synced()),
             ("replicasets", self.replica_sets.synced()),
+            ("replicationcontrollers", self.replication_controllers.synced()),
             ("serviceaccounts", self.service_accounts.synced()),
             ("services", self.services.synced()),
             ("statefulsets", self.stateful_sets.synced()),
@@ -135,14 +155,18 @@ impl Informers {
     pub(crate) fn spawn(self, tasks: &mut JoinSet<()>, shutdown: &CancellationToken) {
         tasks.spawn(self.config_maps.run(shutdown.clone()));
         tasks.spawn(self.controller_revisions.run(shutdown.clone()));
+        tasks.spawn(self.cron_jobs.run(shutdown.clone()));
         tasks.spawn(self.daemon_sets.run(shutdown.clone()));
         tasks.spawn(self.deployments.run(shutdown.clone()));
+        tasks.spawn(self.disruption_budgets.run(shutdown.clone()));
         tasks.spawn(self.endpoints.run(shutdown.clone()));
+        tasks.spawn(self.jobs.run(shutdown.clone()));
         tasks.spawn(self.leases.run(shutdown.clone()));
         tasks.spawn(self.namespaces.run(shutdown.clone()));
         tasks.spawn(self.nodes.run(shutdown.clone()));
         tasks.spawn(self.pods.run(shutdown.clone()));
         tasks.spawn(self.replica_sets.run(shutdown.clone()));
+        tasks.spawn(self.replication_controllers.run(shutdown.clone()));
         tasks.spawn(self.service_accounts.run(shutdown.clone()));
         tasks.spawn(self.services.run(shutdown.clone()));
         tasks.spawn(self.stateful_sets.run(shutdown.clone()));
@@ -155,13 +179,17 @@ impl Informers {
 pub(crate) struct Caches {
     pub(crate) config_maps: Arc<Cache<ConfigMap>>,
     pub(crate) controller_revisions: Arc<Cache<ControllerRevision>>,
+    pub(crate) cron_jobs: Arc<Cache<CronJob>>,
     pub(crate) daemon_sets: Arc<Cache<DaemonSet>>,
     pub(crate) deployments: Arc<Cache<Deployment>>,
+    pub(crate) disruption_budgets: Arc<Cache<PodDisruptionBudget>>,
     pub(crate) endpoints: Arc<Cache<Endpoints>>,
+    pub(crate) jobs: Arc<Cache<Job>>,
     pub(crate) namespaces: Arc<Cache<Namespace>>,
     pub(crate) nodes: Arc<Cache<Node>>,
     pub(crate) pods: Arc<Cache<Pod>>,
     pub(crate) replica_sets: Arc<Cache<ReplicaSet>>,
+    pub(crate) replication_controllers: Arc<Cache<ReplicationController>>,
     pub(crate) service_accounts: Arc<Cache<ServiceAccount>>,
     pub(crate) services: Arc<Cache<Service>>,
     pub(crate) stateful_sets: Arc<Cache<StatefulSet>>,

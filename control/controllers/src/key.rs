@@ -41,39 +41,49 @@ impl fmt::Display for ObjectKey {
 /// The controllers of this crate, by upstream's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ControllerName {
+    CronJob,
     DaemonSet,
     Deployment,
+    Disruption,
     Endpoints,
     EndpointSlice,
     GarbageCollector,
+    Job,
     Namespace,
     NodeIpam,
     NodeLifecycle,
     PodGarbageCollector,
     ReplicaSet,
+    ReplicationController,
     RootCaCertificatePublisher,
     ServiceAccount,
     StatefulSet,
     TaintEviction,
+    TtlAfterFinished,
 }
 
 impl ControllerName {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
+            Self::CronJob => "cronjob-controller",
             Self::DaemonSet => "daemonset-controller",
             Self::Deployment => "deployment-controller",
+            Self::Disruption => "disruption-controller",
             Self::Endpoints => "endpoints-controller",
             Self::EndpointSlice => "endpointslice-controller",
             Self::GarbageCollector => "garbage-collector-controller",
+            Self::Job => "job-controller",
             Self::Namespace => "namespace-controller",
             Self::NodeIpam => "node-ipam-controller",
             Self::NodeLifecycle => "node-lifecycle-controller",
             Self::PodGarbageCollector => "pod-garbage-collector-controller",
             Self::ReplicaSet => "replicaset-controller",
+            Self::ReplicationController => "replication-controller",
             Self::RootCaCertificatePublisher => "root-ca-certificate-publisher-controller",
             Self::ServiceAccount => "serviceaccount-controller",
             Self::StatefulSet => "statefulset-controller",
             Self::TaintEviction => "taint-eviction-controller",
+            Self::TtlAfterFinished => "ttl-after-finished-controller",
         }
     }
 }

@@ -97,11 +97,8 @@ where
     }
 }
 
-/// Removes `owner` from `object`'s owners.
-pub(crate) async fn release<K>(api: &Api<K>, owner: &OwnerReference, object: &K) -> Result<Option<K>, Error>
-where
-    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
-{
+/// `object` without `owner` among its owners.
+pub(crate) fn released<K: Resource + Clone>(owner: &OwnerReference, object: &K) -> K {
     let mut released = object.clone();
     let references = &mut released.meta_mut().owner_references;
     if let Some(owners) = references {
@@ -110,6 +107,15 @@ where
             *references = None;
         }
     }
+    released
+}
+
+/// Removes `owner` from `object`'s owners.
+pub(crate) async fn release<K>(api: &Api<K>, owner: &OwnerReference, object: &K) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let released = released(owner, object);
     match patch::update(api, Half::Main, object, &released).await {
         Err(error) if error.is_not_found() => Ok(None),
         written => written,

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::ReplicationController;
 use kube::Client;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -15,17 +17,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ConfigError, ControllersConfig};
 use crate::context::{Context, Controller, Informers, Outcome};
+use crate::cron_job::CronJobController;
 use crate::daemonset::DaemonSetController;
 use crate::deployment::DeploymentController;
 use crate::endpoints::EndpointsController;
 use crate::endpointslice::EndpointSliceController;
 use crate::error::{Error, Retry};
 use crate::garbage_collector::GarbageCollector;
+use crate::job::JobController;
 use crate::key::{ControllerName, Request};
 use crate::metadata_watch::{MetadataWatches, Observer};
 use crate::namespace::NamespaceController;
 use crate::node_ipam::NodeIpam;
 use crate::node_lifecycle::NodeLifecycle;
+use crate::pod_disruption_budget::DisruptionController;
 use crate::pod_gc::PodGarbageCollector;
 use crate::recorder::Recorder;
 use crate::replicaset::ReplicaSetController;
@@ -33,6 +38,7 @@ use crate::root_ca::RootCaPublisher;
 use crate::service_account::ServiceAccountController;
 use crate::statefulset::StatefulSetController;
 use crate::taint_eviction::TaintEviction;
+use crate::ttl_after_finished::TtlAfterFinished;
 use crate::workqueue::{QueueLimits, WorkQueue};
 
 /// No reconcile takes longer: the API answers or it does not.
@@ -97,16 +103,23 @@ fn build(
     let (namespaces, namespaces_observer) = NamespaceController::new(context, informers);
     let root_ca = config.root_ca.clone();
     let controllers: Controllers = vec![
+        (ControllerName::CronJob, Arc::new(CronJobController::new(context, informers))),
         (ControllerName::DaemonSet, Arc::new(DaemonSetController::new(context, informers))),
         (ControllerName::Deployment, Arc::new(DeploymentController::new(context, informers))),
+        (ControllerName::Disruption, Arc::new(DisruptionController::new(context, informers))),
         (ControllerName::Endpoints, Arc::new(EndpointsController::new(context, informers))),
         (ControllerName::EndpointSlice, Arc::new(EndpointSliceController::new(context, informers))),
         (ControllerName::GarbageCollector, Arc::new(collector)),
+        (ControllerName::Job, Arc::new(JobController::new(context, informers, config))),
         (ControllerName::Namespace, Arc::new(namespaces)),
         (ControllerName::NodeIpam, Arc::new(NodeIpam::new(context, informers, config))),
         (ControllerName::NodeLifecycle, Arc::new(NodeLifecycle::new(context, informers, config))),
         (ControllerName::PodGarbageCollector, Arc::new(PodGarbageCollector::new(context, informers, config))),
-        (ControllerName::ReplicaSet, Arc::new(ReplicaSetController::new(context, informers))),
+        (ControllerName::ReplicaSet, Arc::new(ReplicaSetController::<ReplicaSet>::new(context, informers))),
+        (
+            ControllerName::ReplicationController,
+            Arc::new(ReplicaSetController::<ReplicationController>::new(context, informers)),
+        ),
         (
             ControllerName::RootCaCertificatePublisher,
             Arc::new(RootCaPublisher::new(context, informers, root_ca)),
@@ -114,6 +127,7 @@ fn build(
         (ControllerName::ServiceAccount, Arc::new(ServiceAccountController::new(context, informers))),
         (ControllerName::StatefulSet, Arc::new(StatefulSetController::new(context, informers))),
         (ControllerName::TaintEviction, Arc::new(TaintEviction::new(context, informers))),
+        (ControllerName::TtlAfterFinished, Arc::new(TtlAfterFinished::new(context, informers))),
     ];
     (controllers, vec![collector_observer, namespaces_observer])
 }

@@ -11,10 +11,18 @@ mod control_plane;
 mod daemons;
 #[path = "cluster/deletion.rs"]
 mod deletion;
+#[path = "cluster/disruptions.rs"]
+mod disruptions;
 #[path = "cluster/hollow.rs"]
 mod hollow;
+#[path = "cluster/jobs.rs"]
+mod jobs;
 #[path = "cluster/nodes.rs"]
 mod nodes;
+#[path = "cluster/placement.rs"]
+mod placement;
+#[path = "cluster/replication.rs"]
+mod replication;
 #[path = "cluster/rollouts.rs"]
 mod rollouts;
 #[path = "cluster/scheduling.rs"]

@@ -83,8 +83,8 @@ pub(super) const GROUPS: &[Group] = &[
         name: "batch",
         version: "v1",
         resources: &[
-            namespaced("cronjobs", "CronJob").short(&["cj"]).category(&["all"]).status().inert(),
-            namespaced("jobs", "Job").category(&["all"]).status().inert(),
+            namespaced("cronjobs", "CronJob").short(&["cj"]).category(&["all"]).status(),
+            namespaced("jobs", "Job").category(&["all"]).status(),
         ],
     },
     Group {
@@ -118,10 +118,7 @@ pub(super) const GROUPS: &[Group] = &[
     Group {
         name: "policy",
         version: "v1",
-        resources: &[namespaced("poddisruptionbudgets", "PodDisruptionBudget")
-            .short(&["pdb"])
-            .status()
-            .inert()],
+        resources: &[namespaced("poddisruptionbudgets", "PodDisruptionBudget").short(&["pdb"]).status()],
     },
     Group {
         name: "rbac.authorization.k8s.io",

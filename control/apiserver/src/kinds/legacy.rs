@@ -31,8 +31,7 @@ pub(super) const CORE: &[Row] = &[
         .short(&["rc"])
         .category(&["all"])
         .status()
-        .subresources(&[SCALE])
-        .inert(),
+        .subresources(&[SCALE]),
     namespaced("resourcequotas", "ResourceQuota").short(&["quota"]).status().inert(),
     namespaced("secrets", "Secret"),
     namespaced("serviceaccounts", "ServiceAccount").short(&["sa"]).subresources(&[(

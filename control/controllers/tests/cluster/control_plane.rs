@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, ServiceAccount};
 use kube::api::PostParams;
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -52,6 +52,7 @@ impl ControlPlane {
         let client = api.client(UserInfo::authenticated("admin", ["system:masters"]));
         let mut config = ControllersConfig {
             root_ca: "PEM".to_owned(),
+            job_pod_failure_backoff: Duration::from_millis(100),
             cluster_cidrs: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap()],
             ..ControllersConfig::default()
         };
@@ -72,6 +73,9 @@ impl ControlPlane {
     pub(crate) async fn join(&mut self, name: &str) {
         let node = HollowNode::join(&self.client, name).await;
         self.nodes.push(node);
+        // Until it was seen to be ready a node is tainted.
+        let untainted = |node: &Node| node.spec.as_ref().is_none_or(|spec| spec.taints.is_none());
+        until_object("untainted", &self.all::<Node>(), name, untainted).await;
     }
 
     /// Starts scheduler and controllers.

@@ -90,10 +90,16 @@ async fn rollout_replaces_pods_and_a_rollback_makes_a_new_revision_of_the_old() 
     let sets = plane.api::<DaemonSet>();
     plane.create::<DaemonSet>(daemon_set("nginx:1", &json!({}))).await;
     until_object("first", &sets, "d", |set| settled(set, 3)).await;
+    let revisions = plane.api::<ControllerRevision>();
     for (round, name) in [(2, "nginx:2"), (3, "nginx:1")] {
-        let template =
-            json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": name}]}}}});
-        sets.patch("d", &PatchParams::default(), &Patch::Strategic(&template)).await.unwrap();
+        let patch = if round == 3 {
+            // As `kubectl rollout undo`: what the revision holds is the patch that brings it back.
+            let all = until("two revisions", &revisions, |all| all.len() == 2).await;
+            all.iter().find(|revision| revision.revision == Some(1)).unwrap().data.0.clone()
+        } else {
+            json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": name}]}}}})
+        };
+        sets.patch("d", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
         if round == 3 {
             plane.kill_parts();
             plane.start_parts();
@@ -107,7 +113,6 @@ async fn rollout_replaces_pods_and_a_rollback_makes_a_new_revision_of_the_old() 
         })
         .await;
         until_object("settled", &sets, "d", |set| settled(set, 3)).await;
-        let revisions = plane.api::<ControllerRevision>();
         let known = until("two revisions", &revisions, |all| {
             all.len() == 2 && all.iter().any(|revision| revision.revision == Some(round))
         })

@@ -1,4 +1,5 @@
-//! A node without machine: registers, renews its Lease, reports its pods ready, takes away those that are deleted.
+//! A node without machine: registers, renews its Lease, reports its pods ready, ends those that say how, takes away
+//! those that are deleted.
 //!
 //! In: a client. Out: what an agent would write. It can fall silent, as a machine that lost its power.
 
@@ -15,6 +16,8 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 const RENEW: Duration = Duration::from_millis(500);
+/// Annotation of pods that end as soon as they run: with this exit code.
+pub(crate) const EXIT: &str = "hollow/exit";
 
 pub(crate) struct HollowNode {
     pub(crate) name: String,
@@ -101,6 +104,9 @@ async fn look_after(client: Client, name: String) {
         }
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
         if phase.is_some_and(|phase| phase != "Pending") {
+            if let Some(ended) = end(&pod).filter(|_| phase == Some("Running")) {
+                let _ = api.patch_status(&pod_name, &PatchParams::default(), &Patch::Strategic(&ended)).await;
+            }
             continue;
         }
         let now = Timestamp::now();
@@ -114,4 +120,24 @@ async fn look_after(client: Client, name: String) {
         }});
         let _ = api.patch_status(&pod_name, &PatchParams::default(), &Patch::Strategic(&status)).await;
     }
+}
+
+/// The status of a pod that ended; `None` when it is to run on.
+fn end(pod: &Pod) -> Option<serde_json::Value> {
+    let code: i32 = pod.metadata.annotations.as_ref()?.get(EXIT)?.parse().ok()?;
+    let containers: Vec<_> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .map(|container| {
+            json!({
+                "name": container.name, "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": {"exitCode": code, "finishedAt": Timestamp::now()}},
+            })
+        })
+        .collect();
+    Some(json!({"status": {
+        "phase": if code == 0 { "Succeeded" } else { "Failed" }, "containerStatuses": containers,
+        "conditions": [{"type": "Ready", "status": "False", "reason": "PodCompleted"}],
+    }}))
 }

@@ -1,6 +1,6 @@
 //! StatefulSets: pods with names, in order, through updates and restarts of their controller.
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -126,4 +126,40 @@ async fn update_goes_from_the_top_and_stops_at_the_partition() {
     merge(&plane, json!({"spec": {"updateStrategy": {"rollingUpdate": {"partition": 0}}}})).await;
     until("all new", &pods, |p| ready(p) && images(p).iter().all(|image| image == "nginx:2")).await;
     until_object("settled", &sets, "db", |set| settled(set, 3)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_update_is_undone_by_the_revision_it_came_from() {
+    let plane = ControlPlane::start(2).await;
+    let (sets, pods) = (plane.api::<StatefulSet>(), plane.api::<Pod>());
+    plane.create::<StatefulSet>(stateful_set(2, &json!({}))).await;
+    let first = until_object("settled", &sets, "db", |set| settled(set, 2)).await;
+    let broken = json!({"spec": {"template": {"spec": {"nodeSelector": {"nowhere": "yes"}}}}});
+    sets.patch("db", &PatchParams::default(), &Patch::Strategic(&broken)).await.unwrap();
+    // The top pod is replaced by one that never runs; the rest is left alone.
+    until("it waits", &pods, |pods| {
+        pods.len() == 2
+            && pods.iter().any(|pod| pod.metadata.name.as_deref() == Some("db-1") && !is_ready(pod))
+    })
+    .await;
+    let halted = until_object("halted", &sets, "db", |set| {
+        set.status.as_ref().is_some_and(|status| status.updated_replicas == Some(1))
+    })
+    .await;
+    let status = halted.status.as_ref().unwrap();
+    assert_ne!(status.current_revision, status.update_revision);
+    assert_eq!(status.current_revision, first.status.as_ref().unwrap().current_revision);
+    // As `kubectl rollout undo`: what the revision holds is the patch that brings it back.
+    let revisions = plane.api::<ControllerRevision>();
+    let known = until("two revisions", &revisions, |all| all.len() == 2).await;
+    let old = known.iter().find(|revision| revision.revision == Some(1)).unwrap();
+    sets.patch("db", &PatchParams::default(), &Patch::Strategic(&old.data.0)).await.unwrap();
+    // In order means that a pod which is not ready is waited for; as upstream, its author has to delete it.
+    pods.delete("db-1", &DeleteParams::default()).await.unwrap();
+    until_object("settled", &sets, "db", |set| settled(set, 2)).await;
+    until("revision 3 is the old one", &revisions, |all| {
+        all.iter().any(|revision| revision.revision == Some(3) && revision.metadata.name == old.metadata.name)
+    })
+    .await;
+    assert!(pods.list(&Default::default()).await.unwrap().items.iter().all(is_ready));
 }
