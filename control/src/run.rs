@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use xebec_apiserver::authn::UserInfo;
+use xebec_apiserver::authn::{MASTERS_GROUP, UserInfo};
 use xebec_apiserver::token::{TokenIssuer, TokenVerifier, issuer_url};
 use xebec_apiserver::{ApiServer, ApiServerConfig, Tokens};
 use xebec_controllers::ControllersConfig;
@@ -84,6 +84,10 @@ async fn serve(arguments: &RunArgs, pki: Pki, store: Store) -> Result<()> {
         tokio::spawn(server::serve(listener, tls, Limits::default(), door.clone(), stop_serving.clone()));
     tracing::info!(%address, "serving");
 
+    // The scheduler may nothing before the roles are there. What fails here is tried again beside everything else.
+    if let Err(error) = api.bootstrap().await {
+        tracing::warn!(%error, "a bootstrap object could not be made");
+    }
     let stop_parts = CancellationToken::new();
     let mut parts = spawn_parts(arguments, &pki, &api, &store, &stop_parts);
     let outcome = tokio::select! {
@@ -129,7 +133,8 @@ fn spawn_parts(
         service_cidrs: arguments.service_cidr.clone(),
         ..ControllersConfig::default()
     };
-    let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, NO_GROUPS));
+    // All controllers are one user here, and some of them act on every kind there is.
+    let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, [MASTERS_GROUP]));
     let run = xebec_controllers::run(client, controllers, stop.clone());
     parts.spawn(async { run.await.context("controllers").map(|()| "controllers") });
 

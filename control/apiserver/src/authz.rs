@@ -1,176 +1,139 @@
 //! Who may do what: closed by default.
 //!
-//! In: a user and what the request is about. Out: allowed, or why not. Rules that need objects (RBAC) join here as
-//! further [`Rule`]s; the first that allows decides.
+//! In: a user and what is asked for. Out: allowed and why, or the sentence of a 403. Three sources of permission, the
+//! first that allows decides: the group that may everything, what nodes need ([`node`]), roles ([`policy`]).
+
+use xebec_store::Store;
 
 use crate::authn::UserInfo;
+use crate::follow::Follow;
+use crate::registry::Registry;
 use crate::request::RequestInfo;
 
+pub(crate) mod defaults;
+pub(crate) mod escalation;
+pub(crate) mod graph;
 mod node;
+pub(crate) mod policy;
+pub(crate) mod rule;
+
+use graph::Graph;
+use policy::Policy;
 
 /// What is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Attributes<'a> {
-    pub(crate) info: &'a RequestInfo,
+    pub(crate) verb: &'a str,
+    pub(crate) group: &'a str,
+    /// Empty for what has none.
+    pub(crate) namespace: &'a str,
+    pub(crate) resource: &'a str,
+    pub(crate) subresource: &'a str,
+    pub(crate) name: &'a str,
+    /// Of a request that is about no resource.
+    pub(crate) path: Option<&'a str>,
     /// The field selector of a list or watch.
     pub(crate) field_selector: &'a str,
 }
 
-/// One source of permission.
-type Rule = fn(&UserInfo, &Attributes<'_>) -> bool;
-
-const RULES: &[Rule] = &[masters, control_plane, node::allows, public, discovery, self_reviews];
+/// What the store says of permissions, kept in memory.
+pub(crate) struct Permissions {
+    policy: Follow<Policy>,
+    graph: Follow<Graph>,
+}
 
 const MASTERS: &str = "system:masters";
-const AUTHENTICATED: &str = "system:authenticated";
-/// They live in this process and are told apart by name only.
-const CONTROL_PLANE: &[&str] =
-    &["system:kube-scheduler", "system:kube-controller-manager", "system:apiserver"];
 
-/// Whether the user may.
-pub(crate) fn is_allowed(user: &UserInfo, attributes: &Attributes<'_>) -> bool {
-    RULES.iter().any(|rule| rule(user, attributes))
+/// Why the user may; `None` if the user may not.
+pub(crate) fn allows(registry: &Registry, user: &UserInfo, asked: &Attributes<'_>) -> Option<String> {
+    if user.in_group(MASTERS) {
+        return Some(String::new());
+    }
+    let (permissions, store) = (&registry.permissions, &registry.store);
+    if let Some(node) = user.node_name()
+        && node::allows(node, asked, || permissions.graph(store))
+    {
+        return Some(String::new());
+    }
+    permissions.policy(store).allows(user, asked)
 }
 
 /// The sentence after "forbidden: " in a 403.
-pub(crate) fn denial(user: &UserInfo, info: &RequestInfo) -> String {
-    let name = &user.name;
-    if !info.is_resource_request {
-        return format!("User {name:?} cannot {} path {:?}", info.verb, info.path);
+pub(crate) fn denial(user: &UserInfo, asked: &Attributes<'_>) -> String {
+    let (name, verb) = (&user.name, asked.verb);
+    if let Some(path) = asked.path {
+        return format!("User {name:?} cannot {verb} path {path:?}");
     }
-    let resource = if info.subresource.is_empty() {
-        info.resource.clone()
+    let resource = if asked.subresource.is_empty() {
+        asked.resource.to_owned()
     } else {
-        format!("{}/{}", info.resource, info.subresource)
+        format!("{}/{}", asked.resource, asked.subresource)
     };
-    let scope = match &info.namespace {
-        // A Namespace is asked for by name, not inside of itself.
-        Some(namespace) if info.resource != "namespaces" => format!("in the namespace {namespace:?}"),
-        _ => "at the cluster scope".to_owned(),
+    let scope = match asked.namespace {
+        "" => "at the cluster scope".to_owned(),
+        namespace => format!("in the namespace {namespace:?}"),
     };
-    format!("User {name:?} cannot {} resource {resource:?} in API group {:?} {scope}", info.verb, info.group)
+    format!("User {name:?} cannot {verb} resource {resource:?} in API group {:?} {scope}", asked.group)
 }
 
-fn masters(user: &UserInfo, _: &Attributes<'_>) -> bool {
-    user.in_group(MASTERS)
+// === impl Attributes ===
+
+impl<'a> Attributes<'a> {
+    pub(crate) fn of(info: &'a RequestInfo, field_selector: &'a str) -> Self {
+        Self {
+            verb: info.verb,
+            group: &info.group,
+            namespace: info.namespace.as_deref().unwrap_or_default(),
+            resource: &info.resource,
+            subresource: &info.subresource,
+            name: &info.name,
+            path: (!info.is_resource_request).then_some(&*info.path),
+            field_selector,
+        }
+    }
 }
 
-fn control_plane(user: &UserInfo, _: &Attributes<'_>) -> bool {
-    CONTROL_PLANE.contains(&user.name.as_str())
-}
+// === impl Permissions ===
 
-/// Health and version, for everyone.
-fn public(_: &UserInfo, attributes: &Attributes<'_>) -> bool {
-    let info = attributes.info;
-    !info.is_resource_request
-        && info.verb == "get"
-        && matches!(info.path.trim_end_matches('/'), "/healthz" | "/livez" | "/readyz" | "/version")
-}
+impl Permissions {
+    pub(crate) fn new() -> Self {
+        Self { policy: Follow::new(policy::PREFIX), graph: Follow::new(graph::PREFIX) }
+    }
 
-/// What is served, for everyone who is known.
-fn discovery(user: &UserInfo, attributes: &Attributes<'_>) -> bool {
-    let info = attributes.info;
-    let below =
-        |root: &str| info.path == root || info.path.strip_prefix(root).is_some_and(|p| p.starts_with('/'));
-    user.in_group(AUTHENTICATED)
-        && !info.is_resource_request
-        && info.verb == "get"
-        && (["/api", "/apis", "/openapi", "/healthz", "/livez", "/readyz", "/version"].into_iter().any(below)
-            || info.path == "/.well-known/openid-configuration")
-}
+    pub(crate) fn policy(&self, store: &Store) -> std::sync::RwLockReadGuard<'_, Policy> {
+        self.policy.read(store)
+    }
 
-/// Asking about oneself.
-fn self_reviews(user: &UserInfo, attributes: &Attributes<'_>) -> bool {
-    let info = attributes.info;
-    user.in_group(AUTHENTICATED)
-        && info.verb == "create"
-        && matches!(
-            (info.group.as_str(), info.resource.as_str()),
-            ("authorization.k8s.io", "selfsubjectaccessreviews" | "selfsubjectrulesreviews")
-                | ("authentication.k8s.io", "selfsubjectreviews")
-        )
+    pub(crate) fn graph(&self, store: &Store) -> std::sync::RwLockReadGuard<'_, Graph> {
+        self.graph.read(store)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authn::AUTHENTICATED_GROUP;
     use crate::options::Query;
-
-    fn user(name: &str, groups: &[&str]) -> UserInfo {
-        UserInfo {
-            name: name.into(),
-            groups: groups.iter().map(|&group| group.to_owned()).collect(),
-            ..UserInfo::default()
-        }
-    }
-
-    fn allowed(user: &UserInfo, method: &str, path: &str) -> bool {
-        let (path, query) = path.split_once('?').unwrap_or((path, ""));
-        let query = Query::parse(Some(query));
-        let info = RequestInfo::parse(&method.parse().expect("a method"), path, &query);
-        let field_selector = query.get("fieldSelector").unwrap_or_default();
-        is_allowed(user, &Attributes { info: &info, field_selector })
-    }
-
-    #[test]
-    fn everything_is_closed_to_strangers() {
-        let anonymous = user("system:anonymous", &["system:unauthenticated"]);
-        assert!(allowed(&anonymous, "GET", "/healthz"));
-        assert!(allowed(&anonymous, "GET", "/version"));
-        for path in ["/api", "/metrics", "/api/v1/pods", "/healthz/../api", "/openapi/v3"] {
-            assert!(!allowed(&anonymous, "GET", path), "{path}");
-        }
-        let jane = user("jane", &[AUTHENTICATED]);
-        assert!(allowed(&jane, "GET", "/apis/apps/v1"));
-        assert!(allowed(&jane, "POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"));
-        assert!(!allowed(&jane, "GET", "/api/v1/namespaces/default/pods"));
-        assert!(!allowed(&jane, "GET", "/apixyz"));
-        assert!(allowed(&user("root", &[MASTERS, AUTHENTICATED]), "DELETE", "/api/v1/nodes"));
-    }
-
-    #[test]
-    fn nodes_may_what_agents_need() {
-        let node = user("system:node:n1", &["system:nodes", AUTHENTICATED]);
-        for (method, path) in [
-            ("GET", "/api/v1/pods?watch=1&fieldSelector=spec.nodeName%3Dn1"),
-            ("GET", "/apis/discovery.k8s.io/v1/endpointslices?watch=1"),
-            ("GET", "/api/v1/namespaces/default/secrets/a"),
-            ("POST", "/api/v1/nodes"),
-            ("PATCH", "/api/v1/nodes/n1/status"),
-            ("PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1"),
-            ("PATCH", "/api/v1/namespaces/default/pods/a/status"),
-            ("POST", "/api/v1/namespaces/default/serviceaccounts/a/token"),
-            ("POST", "/api/v1/namespaces/default/events"),
-        ] {
-            assert!(allowed(&node, method, path), "{method} {path}");
-        }
-        for (method, path) in [
-            ("GET", "/api/v1/secrets"),
-            ("GET", "/api/v1/pods?fieldSelector=spec.nodeName%3Dn2"),
-            ("PATCH", "/api/v1/nodes/n2/status"),
-            ("PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n2"),
-            ("POST", "/api/v1/namespaces/default/secrets"),
-            ("DELETE", "/api/v1/nodes/n2"),
-            ("POST", "/apis/apps/v1/namespaces/default/deployments"),
-        ] {
-            assert!(!allowed(&node, method, path), "{method} {path}");
-        }
-        let imposter = user("system:node:n1", &[AUTHENTICATED]);
-        assert!(!allowed(&imposter, "GET", "/api/v1/nodes"));
-    }
 
     #[test]
     fn denials_are_worded_as_upstream_words_them() {
-        let jane = user("jane", &[AUTHENTICATED]);
-        let parse = |path: &str| RequestInfo::parse(&http::Method::GET, path, &Query::default());
+        let jane = UserInfo::authenticated("jane", [AUTHENTICATED_GROUP]);
+        let denied = |path: &str| {
+            let info = RequestInfo::parse(&http::Method::GET, path, &Query::default());
+            denial(&jane, &Attributes::of(&info, ""))
+        };
         assert_eq!(
-            denial(&jane, &parse("/api/v1/namespaces/default/pods/a/log")),
+            denied("/api/v1/namespaces/default/pods/a/log"),
             "User \"jane\" cannot get resource \"pods/log\" in API group \"\" in the namespace \"default\""
         );
         assert_eq!(
-            denial(&jane, &parse("/apis/apps/v1/deployments")),
+            denied("/apis/apps/v1/deployments"),
             "User \"jane\" cannot list resource \"deployments\" in API group \"apps\" at the cluster scope"
         );
-        assert_eq!(denial(&jane, &parse("/metrics")), "User \"jane\" cannot get path \"/metrics\"");
+        assert_eq!(
+            denied("/api/v1/namespaces/x"),
+            "User \"jane\" cannot get resource \"namespaces\" in API group \"\" in the namespace \"x\""
+        );
+        assert_eq!(denied("/metrics"), "User \"jane\" cannot get path \"/metrics\"");
     }
 }

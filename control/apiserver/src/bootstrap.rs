@@ -1,4 +1,4 @@
-//! Objects that every cluster has: namespaces, priority classes, the `kubernetes` and `kube-dns` services.
+//! Objects that every cluster has: namespaces, priority classes, the `kubernetes` and `kube-dns` services, roles.
 //!
 //! In: the configuration. Out: these objects in the store, made at start and made again when someone removes or changes
 //! what must stay. Events older than an hour go, as upstream lets them expire.
@@ -32,6 +32,8 @@ const EVENT_SWEEP: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(1);
 const DNS_PORT: u16 = 53;
 
+mod roles;
+
 /// An object that must be there, and the fields that must be as they are here.
 struct Wanted {
     group: &'static str,
@@ -48,13 +50,16 @@ impl ApiServer {
         for wanted in self.wanted() {
             self.ensure(&wanted).await?;
         }
+        if !self.is_ready() {
+            self.ensure_roles().await?;
+        }
         self.set_ready();
         Ok(())
     }
 
-    /// Keeps these objects right and lets Events expire, until dropped.
+    /// Keeps these objects right, aggregates roles, cleans up after definitions and lets Events expire, until dropped.
     pub async fn maintain(&self) {
-        tokio::join!(self.guard(), self.expire_events());
+        tokio::join!(self.guard(), self.expire_events(), self.keep_aggregated(), self.clean_up_definitions());
     }
 
     async fn guard(&self) {

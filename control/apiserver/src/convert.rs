@@ -27,9 +27,10 @@ const HPA_CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 /// From the version of the store to that of the resource.
 pub(crate) fn from_stored(resource: &Resource, mut object: Value) -> Value {
     if resource.stored_as.is_some() {
-        match resource.plural.as_str() {
-            "events" => rename(&mut object, EVENT_FIELDS.iter().copied()),
-            "horizontalpodautoscalers" => autoscaler_to_v1(&mut object),
+        // Versions of a custom resource hold the same fields.
+        match (&*resource.gvk.group, resource.plural.as_str()) {
+            ("events.k8s.io", "events") => rename(&mut object, EVENT_FIELDS.iter().copied()),
+            ("autoscaling", "horizontalpodautoscalers") => autoscaler_to_v1(&mut object),
             _ => {}
         }
         set_type(&mut object, &resource.gvk.api_version());
@@ -40,9 +41,11 @@ pub(crate) fn from_stored(resource: &Resource, mut object: Value) -> Value {
 /// From the version of the resource to that of the store.
 pub(crate) fn to_stored(resource: &Resource, mut object: Value) -> Value {
     if let Some(stored) = &resource.stored_as {
-        match resource.plural.as_str() {
-            "events" => rename(&mut object, EVENT_FIELDS.iter().map(|(old, new)| (*new, *old))),
-            "horizontalpodautoscalers" => autoscaler_to_v2(&mut object),
+        match (&*resource.gvk.group, resource.plural.as_str()) {
+            ("events.k8s.io", "events") => {
+                rename(&mut object, EVENT_FIELDS.iter().map(|(old, new)| (*new, *old)));
+            }
+            ("autoscaling", "horizontalpodautoscalers") => autoscaler_to_v2(&mut object),
             _ => {}
         }
         set_type(&mut object, &stored.api_version());

@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 use crate::body::{self, Body};
 use crate::kinds::{Gvk, Resource, Verb};
 use crate::negotiate::DiscoveryOutput;
-use crate::registry::Kinds;
+use crate::registry::catalog::Catalog;
 use crate::status::ApiError;
 
 /// Answers a discovery path; `None` if it is none.
 pub(crate) fn respond(
-    kinds: &Kinds,
+    kinds: &Catalog,
     path: &str,
     headers: &HeaderMap,
 ) -> Option<Result<Response<Body>, ApiError>> {
@@ -45,7 +45,7 @@ fn json_response(document: &Value) -> Response<Body> {
     response
 }
 
-fn root(kinds: &Kinds, legacy_group: bool, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+fn root(kinds: &Catalog, legacy_group: bool, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
     let groups = groups(kinds, legacy_group);
     Ok(match DiscoveryOutput::negotiate(headers)? {
         DiscoveryOutput::Aggregated { version } => aggregated(kinds, &groups, version, headers),
@@ -62,7 +62,7 @@ fn root(kinds: &Kinds, legacy_group: bool, headers: &HeaderMap) -> Result<Respon
 }
 
 /// Groups with their versions, both by falling preference.
-fn groups(kinds: &Kinds, legacy_group: bool) -> Vec<(String, Vec<String>)> {
+fn groups(kinds: &Catalog, legacy_group: bool) -> Vec<(String, Vec<String>)> {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for resource in kinds.all().filter(|resource| resource.gvk.group.is_empty() == legacy_group) {
         let (group, version) = (resource.gvk.group.to_string(), resource.gvk.version.to_string());
@@ -86,7 +86,7 @@ fn group_document(name: &str, versions: &[String]) -> Value {
 }
 
 /// The `APIResourceList` of a group and version.
-fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+fn resources(kinds: &Catalog, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
     for resource in of_version(kinds, group, version) {
         let mut entry = json!({
@@ -120,7 +120,11 @@ fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     })
 }
 
-fn of_version<'a>(kinds: &'a Kinds, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Resource> {
+fn of_version<'a>(
+    kinds: &'a Catalog,
+    group: &'a str,
+    version: &'a str,
+) -> impl Iterator<Item = &'a Resource> {
     kinds.all().filter(move |resource| &*resource.gvk.group == group && &*resource.gvk.version == version)
 }
 
@@ -133,7 +137,7 @@ fn words(verbs: &[Verb]) -> Vec<&'static str> {
 }
 
 fn aggregated(
-    kinds: &Kinds,
+    kinds: &Catalog,
     groups: &[(String, Vec<String>)],
     api_version: &str,
     headers: &HeaderMap,

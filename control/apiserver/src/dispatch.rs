@@ -25,7 +25,6 @@ use crate::request::RequestInfo;
 use crate::review;
 use crate::server::ApiServer;
 use crate::status::{self, ApiError};
-use crate::strategy::traits;
 use crate::subresource;
 use crate::token;
 use crate::version;
@@ -44,7 +43,7 @@ pub(crate) async fn dispatch(
         return non_resource(server, cx, info, query, request.headers());
     }
     let (group, version) = (&info.group, &info.version);
-    let Some(served) = cx.registry.kinds.get(group, version, &info.resource) else {
+    let Some(served) = cx.registry.served(group, version, &info.resource) else {
         return Ok(not_found_page());
     };
     if served.resource.namespaced && info.namespace.is_none() && !info.name.is_empty() {
@@ -55,7 +54,10 @@ pub(crate) async fn dispatch(
     }
     // A Namespace is not in a namespace: its path only looks as if.
     let namespace = info.namespace.as_deref().filter(|_| served.resource.namespaced);
-    let call = Call { cx, served, namespace, info, query };
+    if let Some(warning) = served.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+        cx.warn(warning);
+    }
+    let call = Call { cx, served: &served, namespace, info, query };
     if review::is_review(&served.resource) {
         return review::respond(&call, request).boxed().await;
     }
@@ -117,14 +119,15 @@ fn non_resource(
             if let Some(response) = health::respond(server, path, query) {
                 return Ok(response);
             }
-            if let Some(answer) = discovery::respond(&cx.registry.kinds, path, headers) {
+            let catalog = cx.registry.catalog();
+            if let Some(answer) = discovery::respond(&catalog, path, headers) {
                 return answer;
             }
             if path == openapi::V2 {
                 // Spoken in JSON only; some clients know only the encoding of protocol buffers.
                 Output::negotiate(headers)?;
             }
-            match openapi::document(&cx.registry.kinds, path)? {
+            match openapi::document(&catalog, path)? {
                 Some(document) => document,
                 None => return Ok(not_found_page()),
             }
@@ -171,7 +174,7 @@ impl Call<'_> {
     }
 
     fn filter(&self, options: &ListOptions) -> Result<Filter, ApiError> {
-        Filter::parse(&self.served.resource, &options.label_selector, &options.field_selector)
+        Filter::parse(self.served, &options.label_selector, &options.field_selector)
     }
 
     fn list(&self, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
@@ -223,8 +226,7 @@ impl Call<'_> {
         let (view, options) =
             (self.view(request.headers())?, WriteOptions::parse(self.query, "UpdateOptions")?);
         let body = read(request).await?;
-        let gvk = &self.served.resource.gvk;
-        let mut object = input::check(self.cx, gvk, body, options.field_validation)?;
+        let mut object = input::check(self.cx, self.served, body, options.field_validation)?;
         create::set_namespace(&mut object, self.namespace)?;
         let edit = self.edit(door, Verb::Update, &options);
         let updated = update::update(self.cx, edit, |_| Ok(object.clone())).await?;
@@ -254,7 +256,7 @@ impl Call<'_> {
         let edit = self.edit(door, Verb::Patch, &options);
         let updated = update::update(self.cx, edit, |current| {
             let patched = patch.apply(gvk, current)?;
-            input::check_patched(self.cx, gvk, &patch, patched, options.field_validation)
+            input::check_patched(self.cx, self.served, &patch, patched, options.field_validation)
         })
         .await?;
         view.respond(StatusCode::OK, &updated.stored)
@@ -266,7 +268,7 @@ impl Call<'_> {
         let deleted = delete::delete(self.cx, self.served, self.namespace, &self.info.name, &options).await?;
         match deleted {
             Deleted::Pending(stored) => view.respond(StatusCode::OK, &stored),
-            Deleted::Gone(stored) if traits(&self.served.stored).returns_deleted => {
+            Deleted::Gone(stored) if self.served.traits().returns_deleted => {
                 view.respond(StatusCode::OK, &stored)
             }
             Deleted::Gone(stored) => {

@@ -3,6 +3,7 @@
 //! In: encoded objects, the paths a kind can be selected by. Out: labels and field values. A small table by revision
 //! keeps them, so that any number of watchers pays for one reading.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use xebec_api::labels::Selector;
 use xebec_store::Revision;
 
 use crate::kinds::Resource;
+use crate::registry::Served;
 use crate::status::ApiError;
 use crate::stored::Stored;
 
@@ -29,7 +31,7 @@ pub(crate) struct Facts {
 pub(crate) struct Filter {
     labels: Selector,
     fields: FieldSelector,
-    paths: &'static [&'static str],
+    paths: Vec<Cow<'static, str>>,
 }
 
 /// Facts by revision, forgotten when another object falls on the same place.
@@ -98,8 +100,12 @@ fn absent(path: &str) -> &'static str {
 
 impl Filter {
     /// Parses both selectors; a field the kind cannot be selected by is refused.
-    pub(crate) fn parse(resource: &Resource, labels: &str, fields: &str) -> Result<Self, ApiError> {
-        let paths = selectable(resource);
+    pub(crate) fn parse(served: &Served, labels: &str, fields: &str) -> Result<Self, ApiError> {
+        let resource = &served.resource;
+        let known = selectable(resource);
+        let own = served.custom.iter().flat_map(|custom| custom.selectable.iter().cloned().map(Cow::Owned));
+        let paths: Vec<Cow<'static, str>> =
+            known.iter().map(|path| Cow::Borrowed(*path)).chain(own).collect();
         let labels = Selector::parse(labels)
             .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
         let mut fields =
@@ -108,9 +114,9 @@ impl Filter {
             if resource.plural == "events" && term.field == "source" {
                 term.field = "source.component".into();
             }
-            if !paths.contains(&term.field.as_str()) {
+            if !paths.iter().any(|path| *path == term.field) {
                 // Kinds without fields of their own are refused in other words.
-                let why = if paths == COMMON {
+                let why = if known == COMMON && paths.len() == known.len() {
                     let known = "only \"metadata.name\", \"metadata.namespace\"";
                     format!("{:?} is not a known field selector: {known}", term.field)
                 } else {
@@ -135,7 +141,7 @@ impl Filter {
     pub(crate) fn matches(&self, facts: &Facts) -> bool {
         self.labels.matches(&facts.labels)
             && self.fields.matches(|field| {
-                let position = self.paths.iter().position(|path| *path == field)?;
+                let position = self.paths.iter().position(|path| path == field)?;
                 facts.fields[position].as_deref().or(Some(absent(field)))
             })
     }
@@ -144,7 +150,7 @@ impl Filter {
     pub(crate) fn read(&self, stored: &Stored) -> Facts {
         let mut facts = Facts { labels: BTreeMap::new(), fields: vec![None; self.paths.len()] };
         let mut wanted: Vec<(Slot, &str)> =
-            self.paths.iter().enumerate().map(|(index, path)| (Slot::Field(index), *path)).collect();
+            self.paths.iter().enumerate().map(|(index, path)| (Slot::Field(index), &**path)).collect();
         wanted.push((Slot::Labels, "metadata.labels"));
         let mut json = serde_json::Deserializer::from_slice(&stored.value);
         json.disable_recursion_limit();
@@ -212,7 +218,7 @@ impl<'de> Visitor<'de> for Pick<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
-        while let Some(key) = access.next_key::<std::borrow::Cow<'de, str>>()? {
+        while let Some(key) = access.next_key::<Cow<'de, str>>()? {
             let below: Vec<(Slot, &str)> = self
                 .wanted
                 .iter()
@@ -286,10 +292,10 @@ impl<'de> serde::Deserialize<'de> for Scalar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds;
+    use crate::registry::Kinds;
 
-    fn resource(plural: &str) -> &'static Resource {
-        kinds::builtin().iter().find(|r| r.plural == plural && r.stored_as.is_none()).expect("built in")
+    fn resource(plural: &str) -> Served {
+        Kinds::builtin().core(plural).clone()
     }
 
     fn stored(json: &str) -> Stored {
@@ -310,21 +316,21 @@ mod tests {
             ("", "spec.hostNetwork=false", true),
             ("", "metadata.name=a", true),
         ] {
-            let filter = Filter::parse(resource("pods"), labels, fields).expect("parses");
+            let filter = Filter::parse(&resource("pods"), labels, fields).expect("parses");
             assert_eq!(filter.accepts(&pod, &cache), expected, "{labels} {fields}");
         }
     }
 
     #[test]
     fn unknown_fields_are_refused() {
-        let error = Filter::parse(resource("pods"), "", "spec.foo=a").expect_err("refused");
+        let error = Filter::parse(&resource("pods"), "", "spec.foo=a").expect_err("refused");
         assert_eq!(error.message(), "field label not supported: spec.foo");
     }
 
     #[test]
     fn flags_have_a_value_when_absent() {
         let node = stored(r#"{"kind":"Node","metadata":{"name":"a"}}"#);
-        let filter = Filter::parse(resource("nodes"), "", "spec.unschedulable=false").expect("parses");
+        let filter = Filter::parse(&resource("nodes"), "", "spec.unschedulable=false").expect("parses");
         assert!(filter.accepts(&node, &FactsCache::default()));
     }
 }

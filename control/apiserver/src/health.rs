@@ -14,6 +14,11 @@ struct Check {
     holds: bool,
 }
 
+/// Whether the path is one of health: the only ones that are answered to those who show no credentials.
+pub(crate) fn is_health(path: &str) -> bool {
+    matches!(path.trim_end_matches('/'), "/healthz" | "/livez" | "/readyz")
+}
+
 /// Answers a health path; `None` if it is none.
 pub(crate) fn respond(server: &ApiServer, path: &str, query: &Query) -> Option<Response<Body>> {
     let mut segments = path.trim_matches('/').splitn(2, '/');

@@ -140,7 +140,7 @@ impl Resource {
 
 // === the rows of the tables ===
 
-const CRUD: &[Verb] = &[
+pub(crate) const CRUD: &[Verb] = &[
     Verb::Create,
     Verb::Delete,
     Verb::DeleteCollection,
@@ -150,7 +150,7 @@ const CRUD: &[Verb] = &[
     Verb::Update,
     Verb::Watch,
 ];
-const STATUS_VERBS: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
+pub(crate) const STATUS_VERBS: &[Verb] = &[Verb::Get, Verb::Patch, Verb::Update];
 
 /// `name`, then group, version and kind of the body, then the verbs.
 type SubRow = (&'static str, (&'static str, &'static str, &'static str), &'static [Verb]);

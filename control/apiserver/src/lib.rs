@@ -4,7 +4,7 @@
 //! and sockets (`control` accepts connections and hands requests over).
 //!
 //! The way of a request, one room each: [`ApiServer::handle`] → `request` (what it is about) → [`authn`] → `authz` →
-//! `dispatch` → `registry` (with `strategy`, [`validation`], [`defaults`]) → store. The way back: `view` for objects and
+//! `dispatch` → `registry` (with `strategy`, `admission`, [`validation`], [`defaults`]) → store. The way back: `view` for objects and
 //! lists, `watch` for streams, `status` for everything that went wrong.
 
 pub mod authn;
@@ -17,6 +17,7 @@ pub mod table;
 pub mod token;
 pub mod validation;
 
+mod admission;
 mod alloc;
 mod apply;
 mod authz;
@@ -27,10 +28,13 @@ mod client;
 mod codec;
 mod config;
 mod convert;
+mod custom;
 mod discovery;
 mod dispatch;
 mod facts;
+mod follow;
 mod health;
+mod impersonation;
 mod kubelet;
 mod list;
 mod meta;

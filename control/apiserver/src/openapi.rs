@@ -6,10 +6,12 @@
 use serde_json::{Map, Value, json};
 
 use crate::kinds::{Resource, Verb};
-use crate::registry::Kinds;
+use crate::registry::Served;
+use crate::registry::catalog::Catalog;
 use crate::status::ApiError;
 use crate::version::GIT_VERSION;
 
+mod custom;
 mod schemas;
 
 pub(crate) const V2: &str = "/openapi/v2";
@@ -17,7 +19,7 @@ const V3: &str = "/openapi/v3";
 const PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 
 /// The document at a path; `None` if there is none.
-pub(crate) fn document(kinds: &Kinds, path: &str) -> Result<Option<Value>, ApiError> {
+pub(crate) fn document(kinds: &Catalog, path: &str) -> Result<Option<Value>, ApiError> {
     if path == V2 {
         return v2(kinds).map(Some);
     }
@@ -35,16 +37,28 @@ pub(crate) fn document(kinds: &Kinds, path: &str) -> Result<Option<Value>, ApiEr
         return Ok(None);
     }
     let served = kinds.all().filter(|r| &*r.gvk.group == group && &*r.gvk.version == version);
+    let mut schemas = schemas::of(group, version)?;
+    schemas.extend(custom::v3(of_version(kinds, group, version)));
     Ok(Some(json!({
         "openapi": "3.0.0", "info": info(), "paths": paths(served, parameter_v3),
-        "components": { "schemas": schemas::of(group, version)? },
+        "components": { "schemas": schemas },
     })))
 }
 
-fn v2(kinds: &Kinds) -> Result<Value, ApiError> {
+fn v2(kinds: &Catalog) -> Result<Value, ApiError> {
+    let mut definitions = schemas::all()?;
+    definitions.extend(custom::v2(kinds.custom().iter()));
     Ok(json!({
-        "swagger": "2.0", "info": info(), "paths": paths(kinds.all(), parameter_v2), "definitions": schemas::all()?,
+        "swagger": "2.0", "info": info(), "paths": paths(kinds.all(), parameter_v2), "definitions": definitions,
     }))
+}
+
+fn of_version<'a>(kinds: &'a Catalog, group: &'a str, version: &'a str) -> impl Iterator<Item = &'a Served> {
+    let is_asked = move |served: &&Served| {
+        let gvk = &served.resource.gvk;
+        &*gvk.group == group && &*gvk.version == version
+    };
+    kinds.custom().iter().filter(is_asked)
 }
 
 fn info() -> Value {
@@ -55,12 +69,13 @@ fn root_of(group: &str, version: &str) -> String {
     if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
-fn index(kinds: &Kinds) -> Value {
+fn index(kinds: &Catalog) -> Value {
     let mut paths = Map::new();
     for resource in kinds.all() {
         let root = root_of(&resource.gvk.group, &resource.gvk.version);
-        // What is served changes with the version only, so that is what clients cache by.
-        let url = format!("{V3}/{root}?hash={}", GIT_VERSION.replace('+', "-"));
+        // What is built in changes with the version only, so that is what clients cache by.
+        let changing = custom::hash(of_version(kinds, &resource.gvk.group, &resource.gvk.version));
+        let url = format!("{V3}/{root}?hash={}", changing.unwrap_or_else(|| GIT_VERSION.replace('+', "-")));
         paths.insert(root, json!({ "serverRelativeURL": url }));
     }
     json!({ "paths": paths })
@@ -143,7 +158,7 @@ mod tests {
 
     #[test]
     fn every_document_holds_what_it_refers_to() {
-        let kinds = Kinds::builtin();
+        let kinds = Catalog::builtin();
         let index = document(&kinds, V3).expect("reads").expect("an index");
         for root in index["paths"].as_object().expect("paths").keys() {
             let found = document(&kinds, &format!("{V3}/{root}")).expect("reads").expect("a document");
@@ -160,7 +175,7 @@ mod tests {
 
     #[test]
     fn every_served_kind_has_its_schema() {
-        let kinds = Kinds::builtin();
+        let kinds = Catalog::builtin();
         let v2 = document(&kinds, V2).expect("reads").expect("a document");
         let definitions = v2["definitions"].as_object().expect("definitions");
         for resource in kinds.all() {

@@ -12,18 +12,23 @@ use xebec_store::Store;
 use crate::alloc::Allocators;
 use crate::apply::{Operation, Who};
 use crate::authn::UserInfo;
+use crate::authz::Permissions;
 use crate::config::ApiServerConfig;
+use crate::custom::{Custom, CustomKinds};
 use crate::facts::FactsCache;
+use crate::follow::Follow;
 use crate::kinds::{self, Gvk, Resource, Verb};
 use crate::options::WriteOptions;
 use crate::status::ApiError;
 use crate::stored::{self, Layout, Stored};
 
 pub(crate) mod apply;
+pub(crate) mod catalog;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod input;
 pub(crate) mod patch;
+mod served;
 pub(crate) mod update;
 
 /// A resource with what its objects look like in the store.
@@ -33,6 +38,8 @@ pub(crate) struct Served {
     /// The kind in the version of the store.
     pub(crate) stored: Gvk,
     pub(crate) layout: Arc<Layout>,
+    /// What a definition says of the kind, where it is no built-in one.
+    pub(crate) custom: Option<Arc<Custom>>,
 }
 
 /// Everything that is served, by path and by kind.
@@ -49,6 +56,8 @@ pub(crate) struct Registry {
     pub(crate) kinds: Kinds,
     pub(crate) facts: FactsCache,
     pub(crate) allocators: Allocators,
+    pub(crate) permissions: Permissions,
+    pub(crate) custom: Follow<CustomKinds>,
 }
 
 /// One request on its way through the registry.
@@ -68,7 +77,7 @@ impl Kinds {
     pub(crate) fn builtin() -> Self {
         let served = |resource: &Arc<Resource>| {
             let stored = resource.stored_as.clone().unwrap_or_else(|| resource.gvk.clone());
-            Served { resource: resource.clone(), layout: Arc::new(Layout::of(&stored)), stored }
+            Served { resource: resource.clone(), layout: Arc::new(Layout::of(&stored)), stored, custom: None }
         };
         let all: Vec<Served> = kinds::builtin().iter().map(served).collect();
         let path = |resource: &Resource| {
@@ -76,10 +85,6 @@ impl Kinds {
         };
         let by_path = all.iter().enumerate().map(|(index, served)| (path(&served.resource), index)).collect();
         Self { all, by_path }
-    }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Resource> {
-        self.all.iter().map(|served| &*served.resource)
     }
 
     pub(crate) fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Served> {
@@ -91,15 +96,17 @@ impl Kinds {
     pub(crate) fn core(&self, plural: &str) -> &Served {
         self.get("", "v1", plural).expect("the table of kinds lists every resource named in this crate")
     }
-
-    pub(crate) fn has_group_version(&self, group: &str, version: &str) -> bool {
-        self.all().any(|resource| &*resource.gvk.group == group && &*resource.gvk.version == version)
-    }
 }
 
 // === impl Registry ===
 
 impl Registry {
+    /// What is served at a path.
+    pub(crate) fn served(&self, group: &str, version: &str, plural: &str) -> Option<Served> {
+        let builtin = self.kinds.get(group, version, plural).cloned();
+        builtin.or_else(|| self.custom.read(&self.store).get(group, version, plural))
+    }
+
     /// The object, or `None`.
     pub(crate) fn find(&self, served: &Served, namespace: Option<&str>, name: &str) -> Option<Stored> {
         self.store.get(stored::key(&served.resource, namespace, name).as_bytes()).map(Stored::from)
@@ -143,6 +150,11 @@ impl<'a> Cx<'a> {
             subresource: self.subresource.clone(),
             api_version: served.stored.api_version(),
         }
+    }
+
+    /// The door the request comes through; empty for the main one.
+    pub(crate) fn subresource(&self) -> &str {
+        &self.subresource
     }
 
     /// Adds a `Warning` header to the answer.

@@ -6,6 +6,7 @@ use http::{Request, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
 use crate::authn::UserInfo;
+use crate::authz::rule::Rule;
 use crate::authz::{self, Attributes};
 use crate::body::Body;
 use crate::bound::StoredObjects;
@@ -15,7 +16,6 @@ use crate::kinds::Resource;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::{create, input};
-use crate::request::RequestInfo;
 use crate::status::ApiError;
 
 /// Whether objects of the resource are answered instead of stored.
@@ -37,7 +37,7 @@ pub(crate) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<R
     let status = match &*gvk.kind {
         "SelfSubjectReview" => json!({ "userInfo": user_json(call.cx.user) }),
         "TokenReview" => token_review(call, &review),
-        "SelfSubjectRulesReview" => rules_review(call.cx.user),
+        "SelfSubjectRulesReview" => rules_review(call, &review)?,
         "SelfSubjectAccessReview" => access_review(call, &review, call.cx.user)?,
         _ => {
             let user = subject(&review);
@@ -89,98 +89,69 @@ fn token_review(call: &Call<'_>, review: &Value) -> Value {
 fn subject(review: &Value) -> UserInfo {
     let strings =
         |path: &[&str]| meta::items(review, path).filter_map(Value::as_str).map(ToOwned::to_owned).collect();
+    let extra =
+        meta::at(review, &["spec", "extra"]).and_then(|extra| serde_json::from_value(extra.clone()).ok());
     UserInfo {
         name: meta::text(review, &["spec", "user"]).to_owned(),
         uid: meta::text(review, &["spec", "uid"]).to_owned(),
         groups: strings(&["spec", "groups"]),
-        ..UserInfo::default()
+        extra: extra.unwrap_or_default(),
     }
 }
 
 fn access_review(call: &Call<'_>, review: &Value, user: &UserInfo) -> Result<Value, ApiError> {
     let resource = meta::at(review, &["spec", "resourceAttributes"]);
     let path = meta::at(review, &["spec", "nonResourceAttributes"]);
-    let info = match (resource, path) {
+    let refuse = |field: &str, found: &Value, detail: &str| {
+        let error = FieldError::invalid(field, found, detail);
+        Err(ApiError::invalid(&call.served.resource.gvk, "", &[error]))
+    };
+    let asked = match (resource, path) {
         (Some(attributes), None) => {
-            let text = |field: &str| meta::text(attributes, &[field]).to_owned();
-            let namespace = text("namespace");
-            RequestInfo {
-                is_resource_request: true,
-                verb: verb(meta::text(attributes, &["verb"])),
+            let text = |field: &str| meta::text(attributes, &[field]);
+            Attributes {
+                verb: text("verb"),
                 group: text("group"),
-                version: text("version"),
-                namespace: (!namespace.is_empty()).then_some(namespace),
+                namespace: text("namespace"),
                 resource: text("resource"),
                 subresource: text("subresource"),
                 name: text("name"),
-                ..RequestInfo::default()
+                path: None,
+                field_selector: meta::text(attributes, &["fieldSelector", "rawSelector"]),
             }
         }
-        (None, Some(attributes)) => RequestInfo {
-            verb: verb(meta::text(attributes, &["verb"])),
-            path: meta::text(attributes, &["path"]).to_owned(),
-            ..RequestInfo::default()
-        },
+        (None, Some(attributes)) => {
+            let text = |field: &str| meta::text(attributes, &[field]);
+            Attributes { verb: text("verb"), path: Some(text("path")), ..Attributes::default() }
+        }
         _ => {
             let detail = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
-            let error = FieldError::invalid("spec.resourceAttributes", &Value::Null, detail);
-            return Err(ApiError::invalid(&call.served.resource.gvk, "", &[error]));
+            return refuse("spec.resourceAttributes", &Value::Null, detail);
         }
     };
-    let selector = meta::text(review, &["spec", "resourceAttributes", "fieldSelector", "rawSelector"]);
-    let allowed = authz::is_allowed(user, &Attributes { info: &info, field_selector: selector });
-    Ok(if allowed { json!({ "allowed": true }) } else { json!({ "allowed": false }) })
-}
-
-/// The verbs rules know; any other word is one that no rule allows.
-fn verb(word: &str) -> &'static str {
-    const KNOWN: &[&str] = &[
-        "get",
-        "list",
-        "watch",
-        "create",
-        "update",
-        "patch",
-        "delete",
-        "deletecollection",
-        "head",
-        "post",
-        "put",
-        "proxy",
-        "impersonate",
-        "bind",
-        "escalate",
-        "approve",
-        "sign",
-        "use",
-        "*",
-    ];
-    KNOWN.iter().find(|known| **known == word).copied().unwrap_or("unknown")
-}
-
-fn rules_review(user: &UserInfo) -> Value {
-    if user.in_group("system:masters") {
-        return json!({
-            "resourceRules": [{ "verbs": ["*"], "apiGroups": ["*"], "resources": ["*"] }],
-            "nonResourceRules": [{ "verbs": ["*"], "nonResourceURLs": ["*"] }],
-            "incomplete": false,
-        });
+    if let Some(namespace) = call.namespace.filter(|namespace| *namespace != asked.namespace) {
+        let detail = format!("must match metadata.namespace: {namespace}");
+        return refuse("spec.resourceAttributes.namespace", &asked.namespace.into(), &detail);
     }
-    json!({
-        "resourceRules": [
-            {
-                "verbs": ["create"], "apiGroups": ["authorization.k8s.io"],
-                "resources": ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-            },
-            { "verbs": ["create"], "apiGroups": ["authentication.k8s.io"], "resources": ["selfsubjectreviews"] },
-        ],
-        "nonResourceRules": [{
-            "verbs": ["get"],
-            "nonResourceURLs": [
-                "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz",
-                "/version", "/version/",
-            ],
-        }],
-        "incomplete": user.node_name().is_some(),
+    Ok(match authz::allows(call.cx.registry, user, &asked) {
+        None => json!({ "allowed": false }),
+        Some(reason) if reason.is_empty() => json!({ "allowed": true }),
+        Some(reason) => json!({ "allowed": true, "reason": reason }),
     })
+}
+
+/// The rules somebody holds in a namespace. What nodes may is not said in rules.
+fn rules_review(call: &Call<'_>, review: &Value) -> Result<Value, ApiError> {
+    let namespace = meta::text(review, &["spec", "namespace"]);
+    if namespace.is_empty() {
+        let error = FieldError::required("spec.namespace", "");
+        return Err(ApiError::invalid(&call.served.resource.gvk, "", &[error]));
+    }
+    let (registry, user) = (call.cx.registry, call.cx.user);
+    let rules = registry.permissions.policy(&registry.store).rules_of(user, namespace);
+    let (urls, resources): (Vec<Rule>, Vec<Rule>) = rules.into_iter().partition(Rule::is_of_urls);
+    let shown = |rules: Vec<Rule>| rules.iter().map(Rule::to_json).collect::<Vec<_>>();
+    Ok(json!({
+        "resourceRules": shown(resources), "nonResourceRules": shown(urls), "incomplete": user.node_name().is_some(),
+    }))
 }

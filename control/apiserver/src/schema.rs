@@ -13,9 +13,10 @@ mod base64_text;
 mod decode;
 mod go_names;
 mod load;
+mod part;
 mod scalar;
 
-pub use decode::{DecodeError, decode, decode_partial};
+pub use decode::{DecodeError, decode, decode_metadata, decode_partial};
 
 static GZIPPED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/schema.json.gz"));
 
@@ -32,7 +33,7 @@ pub struct Schema {
 pub struct DefinitionId(u16);
 
 /// One object type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Definition {
     /// The full name, such as `io.k8s.api.core.v1.Pod`.
     pub name: Box<str>,
@@ -43,7 +44,7 @@ pub struct Definition {
 }
 
 /// One field of an object type.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Property {
     /// The JSON name.
     pub name: Box<str>,
@@ -60,7 +61,7 @@ pub struct Property {
 }
 
 /// What a field holds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Type {
     String,
     /// Base64 text.
@@ -84,7 +85,7 @@ pub enum Type {
 }
 
 /// How server-side apply merges a list.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ListType {
     /// Replaced as a whole.
     #[default]
@@ -96,7 +97,7 @@ pub enum ListType {
 }
 
 /// How a strategic merge patch treats a field.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PatchMeta {
     /// Lists are merged item by item instead of replaced.
     pub merge: bool,

@@ -13,13 +13,17 @@ use tokio::sync::Semaphore;
 use xebec_store::Store;
 
 use crate::alloc::Allocators;
-use crate::authn::{self, UserInfo};
-use crate::authz::{self, Attributes};
+use crate::authn::{self, ANONYMOUS_USER, UserInfo};
+use crate::authz::{self, Attributes, Permissions};
 use crate::body::{self, Body};
 use crate::bound::StoredObjects;
 use crate::config::{ApiServerConfig, ConfigError};
+use crate::custom;
 use crate::dispatch;
 use crate::facts::FactsCache;
+use crate::follow::Follow;
+use crate::health;
+use crate::impersonation;
 use crate::options::Query;
 use crate::registry::{Cx, Kinds, Registry};
 use crate::request::RequestInfo;
@@ -65,7 +69,9 @@ impl ApiServer {
             let service = Stored::from(kv).decode().map_err(|error| ConfigError::Store(error.to_string()))?;
             allocators.adopt(&service);
         }
-        let registry = Arc::new(Registry { store, config, kinds, facts: FactsCache::default(), allocators });
+        let (facts, permissions) = (FactsCache::default(), Permissions::new());
+        let custom = Follow::new(custom::PREFIX);
+        let registry = Arc::new(Registry { store, config, kinds, facts, allocators, permissions, custom });
         Ok(Self {
             inner: Arc::new(Inner {
                 registry,
@@ -117,10 +123,14 @@ impl ApiServer {
         let registry = &self.inner.registry;
         let query = Query::parse(request.uri().query());
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
-        let user = self.authenticate(&request)?;
-        let field_selector = query.get("fieldSelector").unwrap_or_default();
-        if !authz::is_allowed(&user, &Attributes { info: &info, field_selector }) {
-            let why = authz::denial(&user, &info);
+        let sender = self.authenticate(&request)?;
+        if sender.name == ANONYMOUS_USER && !(info.verb == "get" && health::is_health(&info.path)) {
+            return Err(ApiError::unauthorized());
+        }
+        let user = impersonation::effective(registry, sender, request.headers())?;
+        let asked = Attributes::of(&info, query.get("fieldSelector").unwrap_or_default());
+        if authz::allows(registry, &user, &asked).is_none() {
+            let why = authz::denial(&user, &asked);
             return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
         }
         let _permit = self.admit(&info)?;

@@ -169,6 +169,12 @@ impl ApiError {
         Self::new(StatusCode::FORBIDDEN, "Forbidden", message).about(group, plural, name)
     }
 
+    /// A binding of a role that does not exist, by somebody who would have to hold what the role allows.
+    pub fn rbac_role_not_found(group: &str, kind: &str, plural: &str, name: &str) -> Self {
+        let message = format!("{kind}.{group} {name:?} not found");
+        Self::new(StatusCode::NOT_FOUND, "NotFound", message).about(group, plural, name)
+    }
+
     /// A creation in a namespace that is on its way out.
     pub fn namespace_terminating(resource: &Resource, name: &str, namespace: &str) -> Self {
         let why =
@@ -189,6 +195,12 @@ impl ApiError {
     /// The resource does not know the verb.
     pub fn method_not_supported(resource: &Resource, verb: &str) -> Self {
         let message = format!("{verb} is not supported on resources of kind {:?}", resource.group_resource());
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).on(resource, "")
+    }
+
+    /// No object is made of a kind whose definition is on its way out.
+    pub fn definition_terminating(resource: &Resource) -> Self {
+        let message = "create not allowed while custom resource definition is terminating";
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).on(resource, "")
     }
 

@@ -17,11 +17,12 @@ mod generic;
 mod namespace;
 mod node;
 pub(crate) mod pod;
+mod rbac;
 mod secret;
 pub(crate) mod service;
 mod traits;
 
-pub(crate) use traits::{Generation, traits};
+pub(crate) use traits::{Generation, Traits, custom as custom_traits, traits};
 
 /// Something taken for a write that is given back unless the write happened.
 pub(crate) trait Reservation: Send {
@@ -93,6 +94,11 @@ pub(crate) fn of(gvk: &Gvk) -> &'static dyn Strategy {
         | ("", "ReplicationController")
         | ("policy", "PodDisruptionBudget") => &apps::WorkloadStrategy,
         ("batch", "Job") => &batch::JobStrategy,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => {
+            &crate::custom::definition::DefinitionStrategy
+        }
+        ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => &rbac::RoleStrategy,
+        ("rbac.authorization.k8s.io", _) => &rbac::BindingStrategy,
         ("", "PersistentVolume" | "PersistentVolumeClaim") => &generic::PendingStrategy,
         _ => &generic::Generic,
     }

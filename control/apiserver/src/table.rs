@@ -93,18 +93,25 @@ pub fn render(gvk: &Gvk, items: &[Value], now: Timestamp, include: Include) -> V
     })
 }
 
+/// The same for columns that are not known here.
+pub(crate) fn render_rows(
+    columns: &Value,
+    items: &[Value],
+    include: Include,
+    cells: impl Fn(&Value) -> Vec<Value>,
+) -> Value {
+    let rows: Vec<Value> = items
+        .iter()
+        .map(|object| json!({ "cells": cells(object), "object": include.show(object) }))
+        .collect();
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": columns, "rows": rows,
+    })
+}
+
 fn row(gvk: &Gvk, layout: &Layout, object: &Value, now: Timestamp, include: Include) -> Value {
     let view = View { object, now };
-    let shown = match include {
-        Include::None => Value::Null,
-        Include::Metadata => json!({
-            "kind": "PartialObjectMetadata",
-            "apiVersion": "meta.k8s.io/v1",
-            "metadata": object.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new())),
-        }),
-        Include::Object => object.clone(),
-    };
-    let mut row = json!({"cells": (layout.cells)(&view), "object": shown});
+    let mut row = json!({"cells": (layout.cells)(&view), "object": include.show(object)});
     if (&*gvk.group, &*gvk.kind) == ("", "Pod")
         && let Some(condition) = pod::completed(&view)
     {
@@ -149,6 +156,22 @@ const fn boolean(name: &'static str, description: &'static str) -> Column {
 
 const fn wide(name: &'static str, description: &'static str) -> Column {
     Column { priority: 1, ..string(name, description) }
+}
+
+// === impl Include ===
+
+impl Include {
+    fn show(self, object: &Value) -> Value {
+        match self {
+            Self::None => Value::Null,
+            Self::Metadata => json!({
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": object.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new())),
+            }),
+            Self::Object => object.clone(),
+        }
+    }
 }
 
 // === impl Column ===

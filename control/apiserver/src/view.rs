@@ -6,7 +6,6 @@
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, Response, StatusCode, header};
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use xebec_store::Revision;
 
@@ -21,7 +20,7 @@ use crate::options::Query;
 use crate::registry::Served;
 use crate::status::ApiError;
 use crate::stored::Stored;
-use crate::table::{self, Include};
+use crate::table::Include;
 
 /// Lists go out in pieces of about this size.
 const PIECE: usize = 64 * 1024;
@@ -65,11 +64,19 @@ impl View {
 
     /// The stored bytes with the revision are the answer.
     fn is_verbatim(&self) -> bool {
-        self.output == Output::Object(Format::Json) && self.served.resource.stored_as.is_none()
+        self.output == Output::Object(Format::Json)
+            && self.served.resource.stored_as.is_none()
+            && self.served.custom.is_none()
     }
 
     fn decode(&self, stored: &Stored) -> Result<Value, ApiError> {
-        Ok(convert::from_stored(&self.served.resource, stored.decode()?))
+        let mut object = stored.decode()?;
+        self.served.fill_read(&mut object);
+        // What was stored by another version says so until it is written again.
+        if self.served.custom.is_some() {
+            meta::set(&mut object, &["apiVersion"], Some(self.gvk().api_version().into()));
+        }
+        Ok(convert::from_stored(&self.served.resource, object))
     }
 
     /// One object.
@@ -87,7 +94,7 @@ impl View {
             Output::Object(Format::Yaml) => codec::to_yaml(&object)?.into(),
             Output::Table => {
                 let version = meta::resource_version(&object).to_owned();
-                let mut table = table::render(self.gvk(), &[object], Timestamp::now(), self.include);
+                let mut table = self.served.table(&[object], self.include);
                 meta::set(&mut table, &["metadata", "resourceVersion"], Some(version.into()));
                 table.to_string().into()
             }
@@ -136,7 +143,7 @@ impl View {
                 })
             }
             Output::Table => {
-                let mut table = table::render(self.gvk(), &items, Timestamp::now(), self.include);
+                let mut table = self.served.table(&items, self.include);
                 meta::set(&mut table, &["metadata"], Some(metadata.into()));
                 table
             }

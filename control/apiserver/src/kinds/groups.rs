@@ -124,10 +124,10 @@ pub(super) const GROUPS: &[Group] = &[
         name: "rbac.authorization.k8s.io",
         version: "v1",
         resources: &[
-            cluster("clusterrolebindings", "ClusterRoleBinding").inert(),
-            cluster("clusterroles", "ClusterRole").inert(),
-            namespaced("rolebindings", "RoleBinding").inert(),
-            namespaced("roles", "Role").inert(),
+            cluster("clusterrolebindings", "ClusterRoleBinding"),
+            cluster("clusterroles", "ClusterRole"),
+            namespaced("rolebindings", "RoleBinding"),
+            namespaced("roles", "Role"),
         ],
     },
     Group {
@@ -171,8 +171,7 @@ pub(super) const GROUPS: &[Group] = &[
         resources: &[cluster("customresourcedefinitions", "CustomResourceDefinition")
             .short(&["crd", "crds"])
             .category(EXTENSIONS)
-            .status()
-            .inert()],
+            .status()],
     },
     Group {
         name: "scheduling.k8s.io",

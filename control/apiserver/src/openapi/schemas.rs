@@ -17,6 +17,7 @@ const V2: &str = "#/definitions/";
 const V3: &str = "#/components/schemas/";
 const KINDS: &str = "x-kubernetes-group-version-kind";
 const QUANTITY: &str = "io.k8s.apimachinery.pkg.api.resource.Quantity";
+const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 /// More would not be this schema: it has about 2 MiB.
 const MAX_JSON: u64 = 64 * 1024 * 1024;
@@ -42,6 +43,8 @@ pub(super) fn of(group: &str, version: &str) -> Result<Map<String, Value>, ApiEr
     };
     let roots = definitions.iter().filter(|(_, definition)| has(definition));
     let mut wanted: BTreeSet<String> = roots.map(|(name, _)| name.clone()).collect();
+    // Custom resources refer to it.
+    wanted.insert(METADATA.to_owned());
     let mut next: Vec<String> = wanted.iter().cloned().collect();
     while let Some(name) = next.pop() {
         let mut found = Vec::new();

@@ -10,12 +10,11 @@ use crate::apply::{self, Operation, Who};
 use crate::codec::{self, Decoded, Format};
 use crate::convert;
 use crate::field_error::FieldError;
-use crate::kinds::Gvk;
 use crate::meta;
 use crate::options::FieldValidation;
 use crate::registry::create::{self, Ownership};
 use crate::registry::update::{self, Door, Edit, Updated};
-use crate::registry::{Cx, input};
+use crate::registry::{Cx, Served, input};
 use crate::schema::{self, Definition, Schema};
 use crate::status::ApiError;
 
@@ -30,16 +29,15 @@ pub(crate) async fn apply(cx: &Cx<'_>, edit: Edit<'_>, body: &[u8]) -> Result<Up
         let error = FieldError::required("fieldManager", "is required for apply patch");
         return Err(ApiError::invalid_options("PatchOptions", error));
     }
-    let gvk = &edit.served.resource.gvk;
-    let schema = Schema::global().map_err(ApiError::internal)?;
-    let definition = schema.kind(gvk).ok_or_else(|| ApiError::unsupported_media_type("application/json"))?;
+    let shapes = edit.served.request_shapes()?;
+    let (schema, definition) = shapes.ok_or_else(|| ApiError::unsupported_media_type("application/json"))?;
     let config = read(cx, edit, body)?;
     let who = cx.writer(edit.served, edit.options, Operation::Apply);
     let applied = |live: &Value| merged(schema, definition, live, &config, &who, edit.options.force);
     for _ in 0..ATTEMPTS {
         if cx.registry.find(edit.served, edit.namespace, edit.name).is_some() {
             let edit = Edit { records: true, ..edit };
-            let updated = update::update(cx, edit, |live| checked(cx, gvk, applied(&live)?)).await;
+            let updated = update::update(cx, edit, |live| checked(cx, edit.served, applied(&live)?)).await;
             match updated {
                 Err(error) if error.code() == StatusCode::NOT_FOUND && edit.door == Door::Main => continue,
                 other => return other,
@@ -48,7 +46,7 @@ pub(crate) async fn apply(cx: &Cx<'_>, edit: Edit<'_>, body: &[u8]) -> Result<Up
         if edit.door != Door::Main {
             return Err(ApiError::not_found(&edit.served.resource, edit.name));
         }
-        match made(cx, edit, checked(cx, gvk, applied(&json!({ "metadata": {} }))?)?).await {
+        match made(cx, edit, checked(cx, edit.served, applied(&json!({ "metadata": {} }))?)?).await {
             Err(error) if error.reason() == "AlreadyExists" => {}
             other => return other,
         }
@@ -92,7 +90,11 @@ fn read(cx: &Cx<'_>, edit: Edit<'_>, body: &[u8]) -> Result<Value, ApiError> {
     let refuse = |why: &dyn std::fmt::Display| {
         ApiError::bad_request(format!("failed to create typed patch object ({place}): {why}"))
     };
-    let unknown = schema::decode_partial(gvk, &mut value).map_err(|error| refuse(&error))?;
+    let unknown = match &edit.served.custom {
+        None => schema::decode_partial(gvk, &mut value),
+        Some(custom) => input::decode_custom(gvk, custom, &mut value),
+    };
+    let unknown = unknown.map_err(|error| refuse(&error))?;
     if let Some(first) = unknown.first() {
         let path = first.trim_start_matches("unknown field ").trim_matches('"');
         return Err(refuse(&format_args!(".{path}: field not declared in schema")));
@@ -113,8 +115,8 @@ fn merged(
 }
 
 /// The whole object in canonical form.
-fn checked(cx: &Cx<'_>, gvk: &Gvk, object: Value) -> Result<Value, ApiError> {
-    input::check(cx, gvk, Decoded { value: object, duplicates: Vec::new() }, FieldValidation::Strict)
+fn checked(cx: &Cx<'_>, served: &Served, object: Value) -> Result<Value, ApiError> {
+    input::check(cx, served, Decoded { value: object, duplicates: Vec::new() }, FieldValidation::Strict)
 }
 
 async fn made(cx: &Cx<'_>, edit: Edit<'_>, object: Value) -> Result<Updated, ApiError> {

@@ -8,19 +8,17 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use xebec_store::{Precondition, Revision, StoreError, Write};
 
+use crate::admission::{self, Admit};
 use crate::apply::{self, Operation};
 use crate::codec::Decoded;
 use crate::convert;
-use crate::defaults;
 use crate::kinds::Verb;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::{Cx, Served, input};
-use crate::schema::Schema;
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
-use crate::strategy::{self, Generation, traits};
-use crate::validation;
+use crate::strategy::{self, Generation};
 
 /// The largest object kept; etcd's default limit, on which users rely not to be exceeded by others.
 const MAX_OBJECT: usize = 1536 * 1024;
@@ -51,7 +49,10 @@ pub(crate) async fn create(
     if resource.namespaced && namespace.is_none() {
         return Err(ApiError::bad_request("an empty namespace may not be set during creation"));
     }
-    let mut object = input::check(cx, &resource.gvk, body, options.field_validation)?;
+    if served.custom.as_ref().is_some_and(|custom| custom.terminating) {
+        return Err(ApiError::definition_terminating(resource));
+    }
+    let mut object = input::check(cx, served, body, options.field_validation)?;
     set_namespace(&mut object, namespace)?;
     check_namespace(cx, served, meta::name(&object), namespace)?;
     cx.warn_inert(served, Verb::Create);
@@ -78,11 +79,13 @@ pub(crate) async fn insert(
         meta::set(&mut object, &["metadata", "name"], Some(generate(&prefix).into()));
     }
     prepare(cx, served, &mut object)?;
-    let mut errors = validation::validate_create(&served.stored, &object);
+    let mut errors = served.check_create(&object);
     errors.extend(strategy::of(&served.stored).check(cx, &object, None));
     if !errors.is_empty() {
         return Err(ApiError::invalid(&served.resource.gvk, meta::name(&object), &errors));
     }
+    let admitted = admission::validate(cx, &admit(cx, served, meta::name(&object)), &object);
+    admitted?;
     let reservation = strategy::of(&served.stored).reserve(cx, &mut object, None)?;
     match recorded {
         Some(record) => meta::set(&mut object, &["metadata", "managedFields"], Some(record)),
@@ -130,8 +133,7 @@ pub(crate) fn own_changes(
     new: &mut Value,
     options: &WriteOptions,
 ) -> Result<(), ApiError> {
-    let schema = Schema::global().map_err(ApiError::internal)?;
-    if let Some(definition) = schema.kind(&served.stored) {
+    if let Some((schema, definition)) = served.shapes()? {
         let who = cx.writer(served, options, Operation::Update);
         apply::after_update(schema, definition, old, new, &who, Timestamp::now());
     }
@@ -184,7 +186,7 @@ fn prepare(cx: &Cx<'_>, served: &Served, object: &mut Value) -> Result<(), ApiEr
     if !meta::resource_version(object).is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
-    let traits = traits(&served.stored);
+    let traits = served.traits();
     let metadata = meta::metadata_mut(object);
     for field in
         ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink", "generation"]
@@ -197,10 +199,16 @@ fn prepare(cx: &Cx<'_>, served: &Served, object: &mut Value) -> Result<(), ApiEr
         metadata.insert("generation".into(), 1.into());
     }
     if served.resource.has_status() && !traits.status_on_create {
-        meta::set(object, &["status"], Some(Value::Object(serde_json::Map::new())));
+        let empty = served.custom.is_none().then(|| Value::Object(serde_json::Map::new()));
+        meta::set(object, &["status"], empty);
     }
-    defaults::apply(&served.stored, object);
+    served.fill(object);
     strategy::of(&served.stored).prepare_create(cx, object)
+}
+
+fn admit<'a>(cx: &'a Cx<'_>, served: &'a Served, name: &'a str) -> Admit<'a> {
+    let operation = admission::Operation::Create;
+    Admit { served, operation, subresource: cx.subresource(), name, old: None }
 }
 
 fn generate(prefix: &str) -> String {

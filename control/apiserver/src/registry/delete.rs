@@ -8,12 +8,13 @@ use serde_json::Value;
 use xebec_api::wellknown::finalizers::{FOREGROUND_DELETION, ORPHAN};
 use xebec_store::{Precondition, StoreError, Write};
 
+use crate::admission::{self, Admit, Operation};
 use crate::meta;
 use crate::options::{DeleteOptions, Propagation};
 use crate::registry::{Cx, Served};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
-use crate::strategy::{self, traits};
+use crate::strategy;
 
 /// Tries before giving up; each failure means that another writer succeeded.
 const ATTEMPTS: usize = 32;
@@ -51,6 +52,8 @@ pub(crate) async fn delete(
         let object = current.decode()?;
         check_preconditions(served, name, &object, options)?;
         strategy::of(&served.stored).check_delete(&object)?;
+        let (operation, subresource) = (Operation::Delete, cx.subresource());
+        admission::validate(cx, &Admit { served, operation, subresource, name, old: None }, &object)?;
         let write = match plan(served, &object, options, Timestamp::now()) {
             Plan::Leave => return Ok(Deleted::Pending(current)),
             Plan::Mark(marked) => {
@@ -160,7 +163,7 @@ fn finalizers_for(served: &Served, object: &Value, options: &DeleteOptions) -> V
         Some(Propagation::Foreground) => (false, true),
         Some(Propagation::Background) => (false, false),
         None => {
-            let orphan = has(ORPHAN) || traits(&served.stored).orphans_by_default;
+            let orphan = has(ORPHAN) || served.traits().orphans_by_default;
             (orphan, has(FOREGROUND_DELETION))
         }
     };

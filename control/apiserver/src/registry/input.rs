@@ -6,11 +6,12 @@
 use serde_json::Value;
 
 use crate::codec::Decoded;
+use crate::custom::Custom;
 use crate::kinds::Gvk;
 use crate::meta;
 use crate::options::FieldValidation;
-use crate::registry::Cx;
 use crate::registry::patch::Patch;
+use crate::registry::{Cx, Served};
 use crate::schema;
 use crate::status::ApiError;
 use crate::strategic;
@@ -28,14 +29,35 @@ enum Refusal {
     Strict(String),
 }
 
-/// Checks a body that must be an object of this kind.
-pub(crate) fn check(
+/// What a body must be.
+#[derive(Clone, Copy)]
+pub(crate) struct Form<'a> {
+    gvk: &'a Gvk,
+    custom: Option<&'a Custom>,
+}
+
+impl<'a> From<&'a Gvk> for Form<'a> {
+    fn from(gvk: &'a Gvk) -> Self {
+        Self { gvk, custom: None }
+    }
+}
+
+impl<'a> From<&'a Served> for Form<'a> {
+    fn from(served: &'a Served) -> Self {
+        Self { gvk: &served.resource.gvk, custom: served.custom.as_deref() }
+    }
+}
+
+/// Checks a body that must be an object of this form.
+pub(crate) fn check<'f>(
     cx: &Cx<'_>,
-    gvk: &Gvk,
+    form: impl Into<Form<'f>>,
     decoded: Decoded,
     validation: FieldValidation,
 ) -> Result<Value, ApiError> {
-    read(cx, gvk, decoded, validation).map_err(|refusal| match refusal {
+    let form = form.into();
+    let gvk = form.gvk;
+    read(cx, form, decoded, validation).map_err(|refusal| match refusal {
         Refusal::Type(error) => error,
         Refusal::Mismatch(why) => ApiError::bad_request(why),
         Refusal::Strict(why) => ApiError::bad_request(format!(
@@ -48,7 +70,7 @@ pub(crate) fn check(
 /// Checks what a patch made of an object. What is wrong with it is a mistake of the patch, not of the request.
 pub(crate) fn check_patched(
     cx: &Cx<'_>,
-    gvk: &Gvk,
+    served: &Served,
     patch: &Patch,
     patched: Decoded,
     validation: FieldValidation,
@@ -57,13 +79,19 @@ pub(crate) fn check_patched(
         Patch::Strategic(patch) => strategic::go_text(&patch.value),
         Patch::Json(_) | Patch::Merge(_) => patched.value.to_string(),
     };
-    read(cx, gvk, patched, validation).map_err(|refusal| match refusal {
+    read(cx, served.into(), patched, validation).map_err(|refusal| match refusal {
         Refusal::Type(error) => error,
         Refusal::Mismatch(why) | Refusal::Strict(why) => ApiError::patch_invalid(&shown, why),
     })
 }
 
-fn read(cx: &Cx<'_>, gvk: &Gvk, decoded: Decoded, validation: FieldValidation) -> Result<Value, Refusal> {
+fn read(
+    cx: &Cx<'_>,
+    form: Form<'_>,
+    decoded: Decoded,
+    validation: FieldValidation,
+) -> Result<Value, Refusal> {
+    let gvk = form.gvk;
     let Decoded { mut value, duplicates } = decoded;
     if !value.is_object() {
         return Err(Refusal::Type(ApiError::bad_request(format!(
@@ -74,7 +102,11 @@ fn read(cx: &Cx<'_>, gvk: &Gvk, decoded: Decoded, validation: FieldValidation) -
     check_type(&value, gvk).map_err(Refusal::Type)?;
     meta::set(&mut value, &["kind"], Some((*gvk.kind).into()));
     meta::set(&mut value, &["apiVersion"], Some(gvk.api_version().into()));
-    let unknown = schema::decode(gvk, &mut value).map_err(|error| Refusal::Mismatch(error.to_string()))?;
+    let mismatch = |error: schema::DecodeError| Refusal::Mismatch(error.to_string());
+    let unknown = match form.custom {
+        None => schema::decode(gvk, &mut value).map_err(mismatch)?,
+        Some(custom) => decode_custom(gvk, custom, &mut value).map_err(mismatch)?,
+    };
     let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}"));
     let problems: Vec<String> = unknown.into_iter().chain(duplicates).collect();
     match validation {
@@ -87,6 +119,17 @@ fn read(cx: &Cx<'_>, gvk: &Gvk, decoded: Decoded, validation: FieldValidation) -
         FieldValidation::Strict | FieldValidation::Ignore => {}
     }
     Ok(value)
+}
+
+/// Puts `metadata` into form and drops what the schema does not know; answers what was dropped.
+pub(crate) fn decode_custom(
+    gvk: &Gvk,
+    custom: &Custom,
+    value: &mut Value,
+) -> Result<Vec<String>, schema::DecodeError> {
+    let mut unknown = schema::decode_metadata(gvk, value)?;
+    unknown.extend(custom.prune(value).into_iter().map(|path| format!("unknown field {path:?}")));
+    Ok(unknown)
 }
 
 /// A body that names a type must name that of the request.

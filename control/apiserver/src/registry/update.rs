@@ -6,8 +6,8 @@
 use serde_json::{Map, Value};
 use xebec_store::{Precondition, StoreError, Write};
 
+use crate::admission::{self, Admit};
 use crate::convert;
-use crate::defaults;
 use crate::kinds::Verb;
 use crate::meta;
 use crate::options::WriteOptions;
@@ -15,8 +15,7 @@ use crate::registry::create::Ownership;
 use crate::registry::{Cx, Served, create};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
-use crate::strategy::{self, Generation, traits};
-use crate::validation;
+use crate::strategy::{self, Generation};
 
 /// Tries before a write that names no resource version gives up; each failure means that another writer succeeded.
 const ATTEMPTS: usize = 32;
@@ -62,7 +61,7 @@ pub(crate) async fn update(
     for _ in 0..ATTEMPTS {
         let current = match cx.registry.find(edit.served, edit.namespace, edit.name) {
             Some(current) => current,
-            None if edit.verb == Verb::Update && traits(&edit.served.stored).create_on_update => {
+            None if edit.verb == Verb::Update && edit.served.traits().create_on_update => {
                 return create_instead(cx, edit, wanted(Value::Null)?).await;
             }
             None => return Err(ApiError::not_found(resource, edit.name)),
@@ -99,16 +98,19 @@ async fn attempt(
     prepare(cx, edit, &mut new, old)?;
     let errors = match edit.door {
         Door::Main => {
-            let mut errors = validation::validate_update(&served.stored, &new, old);
+            let mut errors = served.check_update(&new, old);
             errors.extend(strategy::of(&served.stored).check(cx, &new, Some(old)));
             errors
         }
-        Door::Status => validation::validate_status(&served.stored, &new, old),
+        Door::Status => served.check_status(&new, old),
         Door::Own => Vec::new(),
     };
     if !errors.is_empty() {
         return Err(ApiError::invalid(&served.resource.gvk, edit.name, &errors));
     }
+    let operation = admission::Operation::Update;
+    let admit = Admit { served, operation, subresource: cx.subresource(), name: edit.name, old: Some(old) };
+    admission::validate(cx, &admit, &new)?;
     let reservation = match edit.door {
         Door::Main => strategy::of(&served.stored).reserve(cx, &mut new, Some(old))?,
         Door::Status | Door::Own => None,
@@ -181,7 +183,7 @@ fn check_target(edit: Edit<'_>, new: &Value, old: &Value) -> Result<(), ApiError
     if !matches!(version, "" | "0") && version != meta::resource_version(old) {
         return Err(ApiError::modified(resource, edit.name));
     }
-    if version.is_empty() && edit.verb == Verb::Update && !traits(&edit.served.stored).unconditional_update {
+    if version.is_empty() && edit.verb == Verb::Update && !edit.served.traits().unconditional_update {
         return Err(ApiError::must_specify_version(&resource.gvk, edit.name));
     }
     Ok(())
@@ -197,7 +199,7 @@ fn prepare(cx: &Cx<'_>, edit: Edit<'_>, new: &mut Value, old: &Value) -> Result<
             if served.resource.has_status() {
                 meta::set(new, &["status"], old.get("status").cloned());
             }
-            defaults::apply(&served.stored, new);
+            served.fill(new);
             strategy.prepare_update(cx, new, old)?;
         }
         Door::Status => {
@@ -209,7 +211,7 @@ fn prepare(cx: &Cx<'_>, edit: Edit<'_>, new: &mut Value, old: &Value) -> Result<
             meta::set(&mut kept, &["metadata", "ownerReferences"], owners);
             *new = kept;
             restore_metadata(new, old);
-            defaults::apply(&served.stored, new);
+            served.fill(new);
             strategy.prepare_status(new, old);
         }
         Door::Own => restore_metadata(new, old),
@@ -259,7 +261,7 @@ fn count_generation(served: &Served, new: &mut Value, old: &Value) {
             .collect()
     };
     let annotations = |object: &Value| meta::at(object, &["metadata", "annotations"]).cloned();
-    let changed = match traits(&served.stored).generation {
+    let changed = match served.traits().generation {
         Generation::None => false,
         Generation::OnSpec => spec(new) != spec(old),
         Generation::OnSpecAndAnnotations => spec(new) != spec(old) || annotations(new) != annotations(old),

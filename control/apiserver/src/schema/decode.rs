@@ -59,6 +59,36 @@ pub fn decode_partial(gvk: &Gvk, object: &mut Value) -> Result<Vec<String>, Deco
     walk(gvk, object, false)
 }
 
+/// The same for the `metadata` of an object whose other fields have no published schema.
+pub fn decode_metadata(gvk: &Gvk, object: &mut Value) -> Result<Vec<String>, DecodeError> {
+    const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let schema = Schema::global()?;
+    let (Some(definition), Some(metadata)) = (schema.named(METADATA), object.get_mut("metadata")) else {
+        return Ok(Vec::new());
+    };
+    let mut walk = Walk {
+        schema,
+        complete: true,
+        unknown: Vec::new(),
+        path: "metadata".into(),
+        fields: "metadata".into(),
+    };
+    let result = match metadata {
+        Value::Object(fields) => walk.object(definition, fields),
+        other => Err(format!(
+            "json: cannot unmarshal {} into Go value of type {}",
+            scalar::json_word(other),
+            definition.go_name()
+        )),
+    };
+    result.map_err(|problem| DecodeError::Mismatch {
+        kind: gvk.kind.to_string(),
+        version: gvk.version.to_string(),
+        problem,
+    })?;
+    Ok(walk.unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect())
+}
+
 fn walk(gvk: &Gvk, object: &mut Value, complete: bool) -> Result<Vec<String>, DecodeError> {
     let schema = Schema::global()?;
     let definition = schema

@@ -64,6 +64,18 @@ pub(crate) fn traits(gvk: &Gvk) -> Traits {
     }
 }
 
+/// Of kinds that a CustomResourceDefinition adds.
+pub(crate) fn custom() -> Traits {
+    Traits {
+        generation: Generation::OnSpec,
+        create_on_update: false,
+        unconditional_update: false,
+        returns_deleted: false,
+        orphans_by_default: false,
+        status_on_create: false,
+    }
+}
+
 fn generation(group: &str, kind: &str) -> Generation {
     match (group, kind) {
         ("apps", "Deployment") => Generation::OnSpecAndAnnotations,

@@ -8,6 +8,7 @@ use xebec_api::labels::Selector;
 
 use crate::body::{self, Body};
 use crate::codec::{self, Decoded, Format};
+use crate::custom::ScalePaths;
 use crate::dispatch::{self, Call, json_response};
 use crate::field_error::FieldError;
 use crate::kinds::{Gvk, Verb};
@@ -22,9 +23,10 @@ use crate::status::ApiError;
 pub(super) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let gvk = Gvk::new("autoscaling", "v1", "Scale");
     let output = Output::negotiate(request.headers())?;
+    let paths = call.served.custom.as_ref().and_then(|custom| custom.scale.clone());
     if call.info.verb == "get" {
         let stored = call.cx.registry.get(call.served, call.namespace, &call.info.name)?;
-        return answer(output, &scale_of(&stored.decode()?));
+        return answer(output, &scale_of(&stored.decode()?, paths.as_ref()));
     }
     let replaces = call.info.verb == "update";
     let options = WriteOptions::parse(call.query, if replaces { "UpdateOptions" } else { "PatchOptions" })?;
@@ -39,7 +41,7 @@ pub(super) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<R
         records: false,
     };
     let updated = update::update(call.cx, edit, |mut workload| {
-        let scale = change.apply(&gvk, &workload)?;
+        let scale = change.apply(&gvk, &workload, paths.as_ref())?;
         let scale = input::check(call.cx, &gvk, scale, options.field_validation)?;
         let replicas = meta::at(&scale, &["spec", "replicas"]).and_then(Value::as_i64).unwrap_or(0);
         if replicas < 0 {
@@ -58,11 +60,15 @@ pub(super) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<R
                 call.info.name
             )));
         }
-        meta::set(&mut workload, &["spec", "replicas"], Some(replicas.into()));
+        let path: Vec<&str> = match &paths {
+            Some(paths) => paths.replicas.iter().map(String::as_str).collect(),
+            None => vec!["spec", "replicas"],
+        };
+        meta::set(&mut workload, &path, Some(replicas.into()));
         Ok(workload)
     })
     .await?;
-    answer(output, &scale_of(&updated.stored.decode()?))
+    answer(output, &scale_of(&updated.stored.decode()?, paths.as_ref()))
 }
 
 /// A Scale to take or a patch to apply to the current one.
@@ -83,17 +89,35 @@ impl Change {
         Ok(Self::Replace(decoded))
     }
 
-    fn apply(&self, gvk: &Gvk, workload: &Value) -> Result<Decoded, ApiError> {
+    fn apply(&self, gvk: &Gvk, workload: &Value, paths: Option<&ScalePaths>) -> Result<Decoded, ApiError> {
         match self {
             Self::Replace(decoded) => Ok(decoded.clone()),
-            Self::Patch(patch) => patch.apply(gvk, scale_of(workload)),
+            Self::Patch(patch) => patch.apply(gvk, scale_of(workload, paths)),
         }
     }
 }
 
-fn scale_of(workload: &Value) -> Value {
+fn scale_of(workload: &Value, paths: Option<&ScalePaths>) -> Value {
     let metadata = |field: &str| meta::at(workload, &["metadata", field]).cloned().unwrap_or_default();
     let count = |path: &[&str]| meta::at(workload, path).and_then(Value::as_i64).unwrap_or(0);
+    if let Some(paths) = paths {
+        let at = |path: &Vec<String>| {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            meta::at(workload, &path).cloned()
+        };
+        let number = |path| at(path).and_then(|number| number.as_i64()).unwrap_or(0);
+        return json!({
+            "kind": "Scale", "apiVersion": "autoscaling/v1",
+            "metadata": {
+                "name": metadata("name"), "namespace": metadata("namespace"), "uid": metadata("uid"),
+                "resourceVersion": metadata("resourceVersion"), "creationTimestamp": metadata("creationTimestamp"),
+            },
+            "spec": { "replicas": number(&paths.replicas) },
+            "status": {
+                "replicas": number(&paths.status_replicas), "selector": paths.selector.as_ref().and_then(at),
+            },
+        });
+    }
     let selector = meta::at(workload, &["spec", "selector"]);
     let selector = match meta::text(workload, &["kind"]) {
         "ReplicationController" => Some(map_selector(selector)),
@@ -138,7 +162,7 @@ mod tests {
             "kind": "Deployment", "metadata": {"name": "a", "namespace": "x", "resourceVersion": "4"},
             "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}}, "status": {"replicas": 2},
         });
-        let scale = scale_of(&workload);
+        let scale = scale_of(&workload, None);
         assert_eq!(scale["spec"], json!({"replicas": 3}));
         assert_eq!(scale["status"], json!({"replicas": 2, "selector": "app=web"}));
     }

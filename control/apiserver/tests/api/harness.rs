@@ -33,6 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Api {
     pub(crate) server: ApiServer,
     pub(crate) store: Store,
+    /// Who asks; `None` shows no credentials.
+    user: Option<UserInfo>,
 }
 
 /// What came back.
@@ -60,11 +62,26 @@ impl Api {
     pub(crate) async fn over(store: Store) -> Self {
         let server = ApiServer::new(config(), store.clone()).expect("a valid configuration");
         server.bootstrap().await.expect("the first objects are made");
-        let api = Self { server, store };
+        let user = Some(UserInfo::authenticated("tester", ["system:masters"]));
+        let api = Self { server, store, user };
         let account = json!({"metadata": {"name": "default"}});
         let made = api.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
         assert!(matches!(made.code, 201 | 409), "{made:?}");
         api
+    }
+
+    /// The same server, asked by somebody else.
+    pub(crate) fn by(&self, name: &str, groups: &[&str]) -> Self {
+        let user = UserInfo::authenticated(name, groups.iter().copied());
+        Self { user: Some(user), ..self.clone() }
+    }
+
+    pub(crate) fn by_node(&self, node: &str) -> Self {
+        self.by(&format!("system:node:{node}"), &["system:nodes"])
+    }
+
+    pub(crate) fn by_nobody(&self) -> Self {
+        Self { user: None, ..self.clone() }
     }
 
     pub(crate) async fn send(&self, method: Method, path: &str, content_type: &str, body: Vec<u8>) -> Answer {
@@ -97,7 +114,9 @@ impl Api {
             request = request.header(*name, *value);
         }
         let mut request = request.body(full(body)).expect("a request");
-        request.extensions_mut().insert(InProcess(UserInfo::authenticated("tester", ["system:masters"])));
+        if let Some(user) = &self.user {
+            request.extensions_mut().insert(InProcess(user.clone()));
+        }
         tokio::time::timeout(PATIENCE, self.server.handle(request)).await.expect("an answer in time")
     }
 

@@ -5,11 +5,14 @@
 mod applies;
 mod bodies;
 mod conflicts;
+mod custom;
 mod deletions;
 mod harness;
 mod lists;
+mod nodes;
 mod patches;
 mod pods;
+mod roles;
 mod services;
 mod watches;
 mod workloads;

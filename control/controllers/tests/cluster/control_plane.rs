@@ -24,7 +24,6 @@ use crate::hollow::HollowNode;
 use crate::wait::until_object;
 
 pub(crate) const NAMESPACE: &str = "test";
-const NO_GROUPS: [&str; 0] = [];
 
 pub(crate) struct ControlPlane {
     pub(crate) client: Client,
@@ -81,15 +80,21 @@ impl ControlPlane {
     /// Starts scheduler and controllers.
     pub(crate) fn start_parts(&mut self) {
         let stop = CancellationToken::new();
-        let client = |user: &str| self.api.client(UserInfo::authenticated(user, NO_GROUPS));
+        let client = |user: &str, groups: &[&str]| {
+            self.api.client(UserInfo::authenticated(user, groups.iter().copied()))
+        };
         let run = xebec_controllers::run(
-            client("system:kube-controller-manager"),
+            // As in `xebec-control`: some of them act on every kind there is.
+            client("system:kube-controller-manager", &["system:masters"]),
             self.config.clone(),
             stop.clone(),
         );
         let controllers = tokio::spawn(async { run.await.unwrap() });
-        let run =
-            xebec_scheduler::run(client("system:kube-scheduler"), SchedulerConfig::default(), stop.clone());
+        let run = xebec_scheduler::run(
+            client("system:kube-scheduler", &[]),
+            SchedulerConfig::default(),
+            stop.clone(),
+        );
         self.parts = Some(Parts { stop, tasks: vec![controllers, tokio::spawn(run)] });
     }
 
