@@ -15,6 +15,7 @@ mod pki;
 mod run;
 mod server;
 mod signals;
+mod signers;
 mod tls;
 
 use std::process::ExitCode;

@@ -44,7 +44,7 @@ pub enum Usage {
 
 /// All of them.
 pub struct Pki {
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
     /// What the API server shows to clients.
     pub serving: Pair,
     /// What the API server shows to kubelets.
@@ -55,7 +55,7 @@ pub struct Pki {
 
 /// Loads what is there and makes the rest.
 pub fn prepare(folder: &Path, serving: &Subject) -> Result<Pki> {
-    let authority = Authority::load_or_create(folder)?;
+    let authority = Arc::new(Authority::load_or_create(folder)?);
     let kubelet_client = Subject {
         name: "kube-apiserver-kubelet-client".into(),
         groups: vec![MASTERS_GROUP.into()],

@@ -24,7 +24,7 @@ use crate::data_dir::DataDir;
 use crate::pki::Pki;
 use crate::server::{self, Handler, Limits, ResponseBody};
 use crate::signals::Stop;
-use crate::{compaction, limits, log, pki, tls};
+use crate::{compaction, limits, log, pki, signers, tls};
 
 const SCHEDULER_USER: &str = "system:kube-scheduler";
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
@@ -152,6 +152,13 @@ fn spawn_parts(
             () = halt.cancelled() => {}
         }
         Ok("bootstrap objects")
+    });
+
+    let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, [MASTERS_GROUP]));
+    let signing = signers::run(client, pki.authority.clone(), stop.clone());
+    parts.spawn(async {
+        signing.await;
+        Ok("signers")
     });
 
     let compact = compaction::run(store.clone(), stop);

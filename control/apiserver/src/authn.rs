@@ -14,6 +14,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::token::{BoundObjects, TokenError, TokenVerifier};
 
+pub(crate) mod bootstrap_token;
+
 pub const ANONYMOUS_USER: &str = "system:anonymous";
 pub const AUTHENTICATED_GROUP: &str = "system:authenticated";
 pub const UNAUTHENTICATED_GROUP: &str = "system:unauthenticated";
@@ -55,6 +57,8 @@ pub enum AuthnError {
     NoCommonName,
     #[error("the Authorization header is not \"Bearer\" and a token")]
     Malformed,
+    #[error("no bootstrap token with this id and secret is good")]
+    Bootstrap,
     #[error(transparent)]
     Token(#[from] TokenError),
 }
@@ -118,7 +122,13 @@ pub fn authenticate(
         return Ok(user.clone());
     }
     match bearer_token(headers)? {
-        Some(token) => Ok(tokens.verify(&token, &[], objects)?.user),
+        Some(token) => match bootstrap_token::parse(&token) {
+            Some((id, secret)) => objects
+                .bootstrap_token(id)
+                .and_then(|stored| bootstrap_token::user(id, secret, &stored, jiff::Timestamp::now()))
+                .ok_or(AuthnError::Bootstrap),
+            None => Ok(tokens.verify(&token, &[], objects)?.user),
+        },
         None => Ok(UserInfo::anonymous()),
     }
 }

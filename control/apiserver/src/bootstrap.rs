@@ -57,9 +57,15 @@ impl ApiServer {
         Ok(())
     }
 
-    /// Keeps these objects right, aggregates roles, cleans up after definitions and lets Events expire, until dropped.
+    /// Keeps these objects right, aggregates roles, cleans up after definitions, tells what is used of quotas and lets Events expire, until dropped.
     pub async fn maintain(&self) {
-        tokio::join!(self.guard(), self.expire_events(), self.keep_aggregated(), self.clean_up_definitions());
+        tokio::join!(
+            self.keep_quota_status(),
+            self.guard(),
+            self.expire_events(),
+            self.keep_aggregated(),
+            self.clean_up_definitions()
+        );
     }
 
     async fn guard(&self) {

@@ -4,6 +4,9 @@
 
 use std::sync::Arc;
 
+use xebec_api::wellknown::names::KUBE_SYSTEM;
+
+use crate::authn::bootstrap_token;
 use crate::meta;
 use crate::registry::Registry;
 use crate::token::{BoundKind, BoundObject, BoundObjects};
@@ -19,6 +22,10 @@ impl<'a> StoredObjects<'a> {
 }
 
 impl BoundObjects for StoredObjects<'_> {
+    fn bootstrap_token(&self, id: &str) -> Option<serde_json::Value> {
+        self.registry.core_object("secrets", Some(KUBE_SYSTEM), &bootstrap_token::secret_name(id))
+    }
+
     fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<BoundObject> {
         let (plural, namespace) = match kind {
             BoundKind::ServiceAccount => ("serviceaccounts", Some(namespace)),

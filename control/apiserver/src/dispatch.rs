@@ -107,9 +107,19 @@ fn non_resource(
     }
     let verifier = &cx.registry.config.tokens.verifier;
     let document = match info.path.trim_end_matches('/') {
+        "/metrics" => return cx.registry.metrics.respond(cx.registry),
         "" => {
-            let groups =
-                ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"];
+            let groups = [
+                "/api",
+                "/apis",
+                "/healthz",
+                "/livez",
+                "/metrics",
+                "/openapi/v2",
+                "/openapi/v3",
+                "/readyz",
+                "/version",
+            ];
             serde_json::json!({ "paths": groups })
         }
         "/version" => version::info(),

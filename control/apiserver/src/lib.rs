@@ -38,6 +38,7 @@ mod impersonation;
 mod kubelet;
 mod list;
 mod meta;
+mod metrics;
 mod negotiate;
 mod openapi;
 mod options;

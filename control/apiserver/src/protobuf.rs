@@ -7,10 +7,13 @@
 mod scalar;
 mod table;
 mod wire;
+mod zeros;
 
 use serde_json::{Map, Value};
 
 use crate::status::ApiError;
+pub(crate) use zeros::omit_zeros;
+
 use table::{Field, Kind, Message, Shape, Table};
 use wire::{Reader, WireError, WireValue};
 

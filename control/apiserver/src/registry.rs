@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::Value;
 use xebec_store::Store;
 
+use crate::admission::quota::Quotas;
 use crate::alloc::Allocators;
 use crate::apply::{Operation, Who};
 use crate::authn::UserInfo;
@@ -18,6 +19,7 @@ use crate::custom::{Custom, CustomKinds};
 use crate::facts::FactsCache;
 use crate::follow::Follow;
 use crate::kinds::{self, Gvk, Resource, Verb};
+use crate::metrics::Metrics;
 use crate::options::WriteOptions;
 use crate::status::ApiError;
 use crate::stored::{self, Layout, Stored};
@@ -58,6 +60,8 @@ pub(crate) struct Registry {
     pub(crate) allocators: Allocators,
     pub(crate) permissions: Permissions,
     pub(crate) custom: Follow<CustomKinds>,
+    pub(crate) quotas: Quotas,
+    pub(crate) metrics: Metrics,
 }
 
 /// One request on its way through the registry.

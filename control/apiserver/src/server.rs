@@ -10,8 +10,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, header};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use xebec_store::Store;
 
+use crate::admission::quota::Quotas;
 use crate::alloc::Allocators;
 use crate::authn::{self, ANONYMOUS_USER, UserInfo};
 use crate::authz::{self, Attributes, Permissions};
@@ -24,6 +26,7 @@ use crate::facts::FactsCache;
 use crate::follow::Follow;
 use crate::health;
 use crate::impersonation;
+use crate::metrics::Metrics;
 use crate::options::Query;
 use crate::registry::{Cx, Kinds, Registry};
 use crate::request::RequestInfo;
@@ -71,7 +74,18 @@ impl ApiServer {
         }
         let (facts, permissions) = (FactsCache::default(), Permissions::new());
         let custom = Follow::new(custom::PREFIX);
-        let registry = Arc::new(Registry { store, config, kinds, facts, allocators, permissions, custom });
+        let (quotas, metrics) = (Quotas::new(), Metrics::new());
+        let registry = Arc::new(Registry {
+            store,
+            config,
+            kinds,
+            facts,
+            allocators,
+            permissions,
+            custom,
+            quotas,
+            metrics,
+        });
         Ok(Self {
             inner: Arc::new(Inner {
                 registry,
@@ -99,7 +113,11 @@ impl ApiServer {
     /// bearer token.
     pub async fn handle(&self, request: Request<Body>) -> Response<Body> {
         let head = request.method() == Method::HEAD;
-        let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, self.answer(request)));
+        let begun = Instant::now();
+        let query = Query::parse(request.uri().query());
+        let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
+        let answer = self.answer(request, &info, &query);
+        let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, answer));
         let mut response = match answer.catch_unwind().await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) => error.into_response(),
@@ -111,6 +129,9 @@ impl ApiServer {
                 ApiError::internal("the request could not be handled").into_response()
             }
         };
+        let registry = &self.inner.registry;
+        let dry_run = query.get("dryRun").is_some_and(|value| value == "All");
+        registry.metrics.count(registry, &info, dry_run, response.status(), begun.elapsed());
         let headers = response.headers_mut();
         headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
         if head {
@@ -119,24 +140,28 @@ impl ApiServer {
         response
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    async fn answer(
+        &self,
+        request: Request<Body>,
+        info: &RequestInfo,
+        query: &Query,
+    ) -> Result<Response<Body>, ApiError> {
         let registry = &self.inner.registry;
-        let query = Query::parse(request.uri().query());
-        let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let sender = self.authenticate(&request)?;
         if sender.name == ANONYMOUS_USER && !(info.verb == "get" && health::is_health(&info.path)) {
             return Err(ApiError::unauthorized());
         }
         let user = impersonation::effective(registry, sender, request.headers())?;
-        let asked = Attributes::of(&info, query.get("fieldSelector").unwrap_or_default());
+        let asked = Attributes::of(info, query.get("fieldSelector").unwrap_or_default());
         if authz::allows(registry, &user, &asked).is_none() {
             let why = authz::denial(&user, &asked);
             return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
         }
-        let _permit = self.admit(&info)?;
+        let _permit = self.admit(info)?;
+        let _under_way = registry.metrics.begin(reads(info));
         let agent = agent(request.headers());
         let cx = Cx::new(registry, &user, &agent, &info.subresource);
-        let answer = dispatch::dispatch(self, &cx, &info, &query, request).boxed().await;
+        let answer = dispatch::dispatch(self, &cx, info, query, request).boxed().await;
         // Warnings stand on errors, too.
         let mut response = answer.unwrap_or_else(ApiError::into_response);
         for text in cx.take_warnings() {
@@ -159,12 +184,15 @@ impl ApiServer {
 
     /// Room for one more request, or 429. Streams hold it only until they begin.
     fn admit(&self, info: &RequestInfo) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
-        let reads = matches!(info.verb, "get" | "list" | "watch" | "head" | "options");
-        let limit = if reads { &self.inner.reading } else { &self.inner.writing };
+        let limit = if reads(info) { &self.inner.reading } else { &self.inner.writing };
         limit
             .try_acquire()
             .map_err(|_| ApiError::too_many_requests("Too many requests, please try again later.", 1))
     }
+}
+
+fn reads(info: &RequestInfo) -> bool {
+    matches!(info.verb, "get" | "list" | "watch" | "head" | "options")
 }
 
 /// The program behind a request, as far as it says: `kubectl` of `kubectl/v1.37.1 (linux/amd64)`.

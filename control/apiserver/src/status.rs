@@ -4,6 +4,7 @@
 //! that match on them work. This is the only file that knows the wording.
 
 use std::fmt;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
@@ -443,12 +444,27 @@ pub(crate) fn success(code: StatusCode) -> Value {
     json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16() })
 }
 
+/// Every writer meets the same fault while a disk is full: it is told now and then, not for each of them.
+fn log_failure(error: &StoreError) {
+    static SILENT_UNTIL: AtomicI64 = AtomicI64::new(0);
+    static UNTOLD: AtomicU64 = AtomicU64::new(0);
+    const SILENCE_SECONDS: i64 = 10;
+    let now = jiff::Timestamp::now().as_second();
+    if SILENT_UNTIL.fetch_max(now, Ordering::Relaxed) > now {
+        UNTOLD.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    SILENT_UNTIL.store(now + SILENCE_SECONDS, Ordering::Relaxed);
+    let untold = UNTOLD.swap(0, Ordering::Relaxed);
+    tracing::error!(%error, untold, "the store failed; further failures are counted for {SILENCE_SECONDS} s");
+}
+
 /// What a failing store means to a client.
 pub(crate) fn from_store(error: &StoreError) -> ApiError {
     match error {
         StoreError::Compacted { oldest } => ApiError::too_old(0, oldest.0),
         other => {
-            tracing::error!(error = %other, "the store failed");
+            log_failure(other);
             ApiError::internal(other)
         }
     }

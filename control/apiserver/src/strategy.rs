@@ -20,6 +20,7 @@ pub(crate) mod pod;
 mod rbac;
 mod secret;
 pub(crate) mod service;
+mod signing_request;
 mod traits;
 
 pub(crate) use traits::{Generation, Traits, custom as custom_traits, traits};
@@ -44,6 +45,11 @@ pub(crate) trait Strategy: Sync {
 
     /// Before an update through `status` is validated. Everything but status and metadata is the old object's already.
     fn prepare_status(&self, _new: &mut Value, _old: &Value) {}
+
+    /// After the preparation of an update through any door: what that door needs of the writer.
+    fn admit_update(&self, _cx: &Cx<'_>, _new: &mut Value, _old: &Value) -> Result<(), ApiError> {
+        Ok(())
+    }
 
     /// What validation cannot see from the object alone.
     fn check(&self, _cx: &Cx<'_>, _new: &Value, _old: Option<&Value>) -> Vec<FieldError> {
@@ -97,6 +103,7 @@ pub(crate) fn of(gvk: &Gvk) -> &'static dyn Strategy {
         ("apiextensions.k8s.io", "CustomResourceDefinition") => {
             &crate::custom::definition::DefinitionStrategy
         }
+        ("certificates.k8s.io", "CertificateSigningRequest") => &signing_request::RequestStrategy,
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => &rbac::RoleStrategy,
         ("rbac.authorization.k8s.io", _) => &rbac::BindingStrategy,
         ("", "PersistentVolume" | "PersistentVolumeClaim") => &generic::PendingStrategy,

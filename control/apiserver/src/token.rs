@@ -54,6 +54,11 @@ pub struct BoundObject {
 /// Where verification looks objects up; nodes have the empty namespace.
 pub trait BoundObjects: Send + Sync {
     fn find(&self, kind: BoundKind, namespace: &str, name: &str) -> Option<BoundObject>;
+
+    /// The Secret of a bootstrap token.
+    fn bootstrap_token(&self, _id: &str) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// A name and the uid it had.

@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    date_time_ymd,
 };
 
 use super::{Pair, Subject, Usage};
@@ -94,6 +95,27 @@ impl Authority {
             .signed_by(&key, &self.issuer)
             .with_context(|| format!("cannot sign a certificate for {}", subject.name))?;
         Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
+    }
+
+    /// A certificate for what a request asks to have certified, its subject and its names, for these uses.
+    pub fn sign_request(&self, pem: &str, usages: &[String], life: Duration) -> Result<String> {
+        let asked = CertificateSigningRequestParams::from_pem(pem).context("the request cannot be read")?;
+        let mut params = params("", life);
+        params.distinguished_name = asked.params.distinguished_name;
+        params.subject_alt_names = asked.params.subject_alt_names;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.use_authority_key_identifier_extension = true;
+        for usage in usages {
+            match usage.as_str() {
+                "digital signature" => params.key_usages.push(KeyUsagePurpose::DigitalSignature),
+                "key encipherment" => params.key_usages.push(KeyUsagePurpose::KeyEncipherment),
+                "client auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth),
+                "server auth" => params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth),
+                other => bail!("certificates for the usage {other:?} are not signed here"),
+            }
+        }
+        let request = CertificateSigningRequestParams { params, public_key: asked.public_key };
+        Ok(request.signed_by(&self.issuer).context("the request cannot be signed")?.pem())
     }
 
     fn find(folder: &Path) -> Result<Option<Self>> {

@@ -98,8 +98,7 @@ pub(super) const GROUPS: &[Group] = &[
                     "approval",
                     ("certificates.k8s.io", "v1", "CertificateSigningRequest"),
                     STATUS_VERBS,
-                )])
-                .inert(),
+                )]),
             cluster("clustertrustbundles", "ClusterTrustBundle").inert(),
             namespaced("podcertificaterequests", "PodCertificateRequest").status().inert(),
         ],

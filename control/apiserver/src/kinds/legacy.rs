@@ -12,7 +12,7 @@ pub(super) const CORE: &[Row] = &[
     namespaced("configmaps", "ConfigMap").short(&["cm"]),
     namespaced("endpoints", "Endpoints").short(&["ep"]),
     namespaced("events", "Event").short(&["ev"]),
-    namespaced("limitranges", "LimitRange").short(&["limits"]).inert(),
+    namespaced("limitranges", "LimitRange").short(&["limits"]),
     cluster("namespaces", "Namespace")
         .short(&["ns"])
         .verbs(&[Verb::Create, Verb::Delete, Verb::Get, Verb::List, Verb::Patch, Verb::Update, Verb::Watch])
@@ -32,7 +32,7 @@ pub(super) const CORE: &[Row] = &[
         .category(&["all"])
         .status()
         .subresources(&[SCALE]),
-    namespaced("resourcequotas", "ResourceQuota").short(&["quota"]).status().inert(),
+    namespaced("resourcequotas", "ResourceQuota").short(&["quota"]).status(),
     namespaced("secrets", "Secret"),
     namespaced("serviceaccounts", "ServiceAccount").short(&["sa"]).subresources(&[(
         "token",

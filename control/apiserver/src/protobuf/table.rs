@@ -106,6 +106,10 @@ impl Table {
 // === impl Message ===
 
 impl Message {
+    pub(super) fn fields(&self) -> &[Field] {
+        &self.fields
+    }
+
     pub(super) fn field(&self, number: u32) -> Option<&Field> {
         let place = self.fields.binary_search_by_key(&number, |field| field.number).ok()?;
         self.fields.get(place)

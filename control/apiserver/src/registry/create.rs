@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 use xebec_store::{Precondition, Revision, StoreError, Write};
 
-use crate::admission::{self, Admit};
+use crate::admission::{self, Admit, quota};
 use crate::apply::{self, Operation};
 use crate::codec::Decoded;
 use crate::convert;
@@ -94,6 +94,8 @@ pub(crate) async fn insert(
             own_changes(cx, served, &nothing, &mut object, options)?;
         }
     }
+    // Kept until the object is stored.
+    let _charge = quota::charge(cx, &admit(cx, served, meta::name(&object)), &object).await?;
     let mut attempt = 0;
     loop {
         let name = meta::name(&object).to_owned();
@@ -199,11 +201,21 @@ fn prepare(cx: &Cx<'_>, served: &Served, object: &mut Value) -> Result<(), ApiEr
         metadata.insert("generation".into(), 1.into());
     }
     if served.resource.has_status() && !traits.status_on_create {
-        let empty = served.custom.is_none().then(|| Value::Object(serde_json::Map::new()));
-        meta::set(object, &["status"], empty);
+        meta::set(object, &["status"], first_status(served));
     }
     served.fill(object);
+    let name = meta::name(object).to_owned();
+    admission::mutate(cx, &admit(cx, served, &name), object);
     strategy::of(&served.stored).prepare_create(cx, object)
+}
+
+/// The status before anybody has said one.
+fn first_status(served: &Served) -> Option<Value> {
+    match (&*served.stored.group, &*served.stored.kind) {
+        _ if served.custom.is_some() => None,
+        ("networking.k8s.io", "Ingress") => Some(json!({ "loadBalancer": {} })),
+        _ => Some(json!({})),
+    }
 }
 
 fn admit<'a>(cx: &'a Cx<'_>, served: &'a Served, name: &'a str) -> Admit<'a> {

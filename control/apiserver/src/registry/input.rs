@@ -10,6 +10,7 @@ use crate::custom::Custom;
 use crate::kinds::Gvk;
 use crate::meta;
 use crate::options::FieldValidation;
+use crate::protobuf;
 use crate::registry::patch::Patch;
 use crate::registry::{Cx, Served};
 use crate::schema;
@@ -104,7 +105,11 @@ fn read(
     meta::set(&mut value, &["apiVersion"], Some(gvk.api_version().into()));
     let mismatch = |error: schema::DecodeError| Refusal::Mismatch(error.to_string());
     let unknown = match form.custom {
-        None => schema::decode(gvk, &mut value).map_err(mismatch)?,
+        None => {
+            let unknown = schema::decode(gvk, &mut value).map_err(mismatch)?;
+            protobuf::omit_zeros(gvk, &mut value);
+            unknown
+        }
         Some(custom) => decode_custom(gvk, custom, &mut value).map_err(mismatch)?,
     };
     let duplicates = duplicates.into_iter().map(|path| format!("duplicate field {path:?}"));

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 use xebec_store::{Precondition, StoreError, Write};
 
-use crate::admission::{self, Admit};
+use crate::admission::{self, Admit, quota};
 use crate::convert;
 use crate::kinds::Verb;
 use crate::meta;
@@ -127,6 +127,8 @@ async fn attempt(
     if edit.options.dry_run {
         return Ok(Attempt::Done(Stored { value, revision: current.revision }));
     }
+    // Kept until the object is stored.
+    let _charge = quota::charge(cx, &admit, &new).await?;
     let key = stored::key(&served.resource, edit.namespace, edit.name).into_bytes().into();
     let write = if deletes {
         Write::Delete { key, unchanged: current.revision }
@@ -216,6 +218,7 @@ fn prepare(cx: &Cx<'_>, edit: Edit<'_>, new: &mut Value, old: &Value) -> Result<
         }
         Door::Own => restore_metadata(new, old),
     }
+    strategy.admit_update(cx, new, old)?;
     count_generation(served, new, old);
     Ok(())
 }

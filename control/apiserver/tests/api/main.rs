@@ -8,6 +8,8 @@ mod conflicts;
 mod custom;
 mod deletions;
 mod harness;
+mod identity;
+mod limits;
 mod lists;
 mod nodes;
 mod patches;
