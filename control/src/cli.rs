@@ -23,6 +23,10 @@ pub enum Command {
     Kubeconfig(KubeconfigArgs),
     /// Write a node's serving certificate, signed by the cluster's CA
     NodeCerts(NodeCertsArgs),
+    /// Write a copy of the store and the keys, also while the control plane runs. It holds every Secret
+    Backup(BackupArgs),
+    /// Make a data folder out of a backup
+    Restore(RestoreArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -112,6 +116,26 @@ pub struct NodeCertsArgs {
     /// Folder to write kubelet.crt, kubelet.key and ca.crt into
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupArgs {
+    /// Data folder of the control plane
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// File to write, readable by its owner only
+    #[arg(long, value_name = "FILE")]
+    pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// Data folder to make; it must not hold a store
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// File that `xebec-control backup` wrote
+    #[arg(long = "from", value_name = "FILE")]
+    pub backup: PathBuf,
 }
 
 /// How many addresses of a Service range lie before the DNS Service's, as everywhere.

@@ -49,12 +49,21 @@ impl DataDir {
     }
 
     pub fn store(&self) -> PathBuf {
-        self.path.join("store.redb")
+        store(&self.path)
     }
 
     pub fn pki(&self) -> PathBuf {
         pki(&self.path)
     }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The store of the control plane with this data folder.
+pub fn store(data_dir: &Path) -> PathBuf {
+    data_dir.join("store.redb")
 }
 
 /// Where the keys of the control plane with this data folder are.

@@ -42,6 +42,11 @@ fn try_write(path: &Path, contents: &[u8], access: Access) -> io::Result<()> {
     file.write_all(contents)?;
     file.sync_all()?;
     fs::rename(&draft, path)?;
+    sync_folder_of(path)
+}
+
+/// Makes a file's name durable.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }

@@ -3,6 +3,7 @@
 //! In: a command line. Out: a running API server, scheduler and controllers, or files signed by the cluster's CA. A
 //! mistake gets one sentence and an exit code that is not 0.
 
+mod backup;
 mod cli;
 mod compaction;
 mod data_dir;
@@ -12,6 +13,7 @@ mod limits;
 mod log;
 mod node_certs;
 mod pki;
+mod restore;
 mod run;
 mod server;
 mod signals;
@@ -28,6 +30,8 @@ fn main() -> ExitCode {
         cli::Command::Run(arguments) => run::run(&arguments),
         cli::Command::Kubeconfig(arguments) => kubeconfig::write(&arguments),
         cli::Command::NodeCerts(arguments) => node_certs::write(&arguments),
+        cli::Command::Backup(arguments) => backup::write(&arguments),
+        cli::Command::Restore(arguments) => restore::restore(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,7 +24,7 @@ use crate::data_dir::DataDir;
 use crate::pki::Pki;
 use crate::server::{self, Handler, Limits, ResponseBody};
 use crate::signals::Stop;
-use crate::{compaction, limits, log, pki, signers, tls};
+use crate::{backup, compaction, limits, log, pki, signers, tls};
 
 const SCHEDULER_USER: &str = "system:kube-scheduler";
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
@@ -62,15 +62,16 @@ pub fn run(arguments: &RunArgs) -> Result<()> {
     let pki = pki::prepare(&data.pki(), &pki::serving_subject(&arguments.cluster_domain, addresses))?;
     let store =
         Store::open(EngineConfig::Embedded { path: data.store() }).context("cannot open the store")?;
+    let backups = backup::Door::open(&data)?;
 
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to run on")?;
-    let outcome = runtime.block_on(serve(arguments, pki, store));
+    let outcome = runtime.block_on(serve(arguments, pki, store, backups));
     runtime.shutdown_timeout(GRACE);
     outcome
 }
 
-async fn serve(arguments: &RunArgs, pki: Pki, store: Store) -> Result<()> {
+async fn serve(arguments: &RunArgs, pki: Pki, store: Store, backups: backup::Door) -> Result<()> {
     let mut signals = Stop::listen()?;
     let listener = server::bind(arguments.bind_address, arguments.secure_port).await?;
     let address = listener.local_addr()?;
@@ -90,6 +91,8 @@ async fn serve(arguments: &RunArgs, pki: Pki, store: Store) -> Result<()> {
     }
     let stop_parts = CancellationToken::new();
     let mut parts = spawn_parts(arguments, &pki, &api, &store, &stop_parts);
+    let give_backups = backups.serve(store.clone(), stop_parts.clone());
+    parts.spawn(async { give_backups.await.map(|()| "backups") });
     let outcome = tokio::select! {
         signal = signals.wait() => {
             tracing::info!(signal, "stopping");

@@ -13,12 +13,14 @@ pub mod types;
 mod committer;
 mod error;
 mod hub;
+mod import;
 mod mvcc;
 mod store;
 mod watcher;
 
 pub use engine::EngineConfig;
 pub use error::StoreError;
+pub use import::import;
 pub use store::{Stats, Store};
 pub use types::{Event, KeyValue, Page, Precondition, Revision, Write, Written};
 pub use watcher::{WatchBatch, WatchEnd, Watcher};
