@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::log::LogFormat;
+use crate::node::Thresholds;
 
 /// Kubelet and service proxy of a node
 #[derive(Debug, Parser)]
@@ -92,6 +93,9 @@ pub struct RunArgs {
     /// Pods this node takes
     #[arg(long, value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
+    /// What has to be left of memory, disk and process ids; defaults to the kubelet's
+    #[arg(long, value_name = "SIGNAL<AMOUNT[,…]", default_value = "")]
+    pub eviction_hard: Thresholds,
 }
 
 #[derive(Debug, Args)]

@@ -169,7 +169,7 @@ async fn start(
         client,
         identity,
         args.state_dir.clone(),
-        args.max_pods,
+        node::Limits { max_pods: args.max_pods, thresholds: args.eviction_hard },
         containerd,
         shutdown,
     ));

@@ -8,12 +8,7 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::NodeSystemInfo;
 use nix::sys::statvfs::statvfs;
 
-/// Upstream's default eviction thresholds.
-const MIN_MEMORY_AVAILABLE: u64 = 100 << 20;
-const MIN_DISK_AVAILABLE_PERCENT: u64 = 10;
-const MIN_INODES_FREE_PERCENT: u64 = 5;
-/// Share of the PID space below which the node takes no more pods.
-const MIN_PIDS_FREE_PERCENT: u64 = 10;
+use super::eviction::Thresholds;
 
 /// What pods can be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,17 +47,17 @@ impl Capacity {
 impl Pressure {
     /// # Errors
     /// As [`Capacity::read`].
-    pub fn read(state_dir: &Path) -> Result<Self> {
+    pub fn read(state_dir: &Path, thresholds: &Thresholds) -> Result<Self> {
         let disk =
             statvfs(state_dir).with_context(|| format!("reading the room in {}", state_dir.display()))?;
-        let short = |free: u64, all: u64, percent: u64| {
-            all > 0 && free.saturating_mul(100) < all.saturating_mul(percent)
-        };
+        let room = disk.blocks_available() * disk.fragment_size();
+        let (pids_left, all_pids) = pids().unwrap_or((u64::MAX, u64::MAX));
         Ok(Self {
-            memory: meminfo("MemAvailable:")? < MIN_MEMORY_AVAILABLE,
-            disk: short(disk.blocks_available(), disk.blocks(), MIN_DISK_AVAILABLE_PERCENT)
-                || short(disk.files_available(), disk.files(), MIN_INODES_FREE_PERCENT),
-            pids: pids_short().unwrap_or(false),
+            memory: thresholds.memory_available.exceeds(meminfo("MemAvailable:")?, meminfo("MemTotal:")?),
+            disk: thresholds.nodefs_available.exceeds(room, disk.blocks() * disk.fragment_size())
+                || (disk.files() > 0
+                    && thresholds.nodefs_inodes_free.exceeds(disk.files_available(), disk.files())),
+            pids: thresholds.pid_available.exceeds(pids_left, all_pids),
         })
     }
 }
@@ -76,12 +71,13 @@ fn meminfo(key: &str) -> Result<u64> {
     Ok(kib * 1024)
 }
 
-fn pids_short() -> Option<bool> {
+/// Process ids left, and all.
+fn pids() -> Option<(u64, u64)> {
     let max: u64 = std::fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
     // The fourth field is `running/all` tasks.
     let loadavg = std::fs::read_to_string("/proc/loadavg").ok()?;
     let tasks: u64 = loadavg.split(' ').nth(3)?.split('/').nth(1)?.parse().ok()?;
-    Some(max.saturating_sub(tasks) * 100 < max * MIN_PIDS_FREE_PERCENT)
+    Some((max.saturating_sub(tasks), max))
 }
 
 /// `status.nodeInfo`.

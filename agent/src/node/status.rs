@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use xebec_runtime::types::ContainerRuntime;
 
+use super::eviction::Thresholds;
 use super::facts::{Capacity, Pressure, system_info};
 use super::object::{Facts, Identity, MAX_IMAGES, status};
 
@@ -31,19 +32,26 @@ pub enum Health {
     NotReady(String),
 }
 
+/// What this node was told to take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub max_pods: u32,
+    pub thresholds: Thresholds,
+}
+
 /// Reports until shut down.
 pub async fn keep_status<R: ContainerRuntime>(
     client: Client,
     identity: Identity,
     state_dir: PathBuf,
-    max_pods: u32,
+    limits: Limits,
     runtime: R,
     shutdown: CancellationToken,
 ) {
     let nodes: Api<Node> = Api::all(client);
     let mut reported: Option<(NodeStatus, Instant)> = None;
     while !shutdown.is_cancelled() {
-        if let Err(error) = report(&nodes, &identity, &state_dir, max_pods, &runtime, &mut reported).await {
+        if let Err(error) = report(&nodes, &identity, &state_dir, limits, &runtime, &mut reported).await {
             tracing::warn!("cannot report the node's status: {error:#}");
         }
         tokio::select! {
@@ -57,7 +65,7 @@ async fn report<R: ContainerRuntime>(
     nodes: &Api<Node>,
     identity: &Identity,
     state_dir: &std::path::Path,
-    max_pods: u32,
+    limits: Limits,
     runtime: &R,
     reported: &mut Option<(NodeStatus, Instant)>,
 ) -> Result<()> {
@@ -67,8 +75,8 @@ async fn report<R: ContainerRuntime>(
     };
     let facts = Facts {
         identity,
-        capacity: Capacity::read(state_dir, max_pods)?,
-        pressure: Pressure::read(state_dir)?,
+        capacity: Capacity::read(state_dir, limits.max_pods)?,
+        pressure: Pressure::read(state_dir, &limits.thresholds)?,
         health: &health,
         system: system_info(&version),
         images: images(runtime).await,

@@ -196,6 +196,8 @@ fn agent_daemon<'a>(session: &Session, node: &'a str, index: usize, agent: &'a P
     flag("--tls-key", pki.join("kubelet.key").into());
     flag("--client-ca", pki.join("ca.crt").into());
     flag("--dns-port", NODE_DNS_PORT.to_string().into());
+    // The disk is the developer's, and shared: a tenth of it says nothing about the little that a test needs.
+    flag("--eviction-hard", "nodefs.available<512Mi,nodefs.inodesFree<1%".into());
     Ok(Daemon {
         name: format!("{node}.agent"),
         place: place(session, node)?,
