@@ -7,6 +7,7 @@ use xebec_store::Store;
 
 use crate::authn::UserInfo;
 use crate::follow::Follow;
+use crate::meta;
 use crate::registry::Registry;
 use crate::request::RequestInfo;
 
@@ -52,10 +53,22 @@ pub(crate) fn allows(registry: &Registry, user: &UserInfo, asked: &Attributes<'_
     let (permissions, store) = (&registry.permissions, &registry.store);
     if let Some(node) = user.node_name()
         && node::allows(node, asked, || permissions.graph(store))
+        && is_own_volume(registry, node, asked)
     {
         return Some(String::new());
     }
     permissions.policy(store).allows(user, asked)
+}
+
+/// A volume is a node's business once it belongs to a claim of one of its pods.
+fn is_own_volume(registry: &Registry, node: &str, asked: &Attributes<'_>) -> bool {
+    if (asked.group, asked.resource) != ("", "persistentvolumes") {
+        return true;
+    }
+    let Some(volume) = registry.core_object("persistentvolumes", None, asked.name) else { return false };
+    let claim = |field| meta::text(&volume, &["spec", "claimRef", field]);
+    let graph = registry.permissions.graph(&registry.store);
+    graph.needs(node, graph::Kind::Claim, claim("namespace"), claim("name"))
 }
 
 /// The sentence after "forbidden: " in a 403.

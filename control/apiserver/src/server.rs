@@ -157,6 +157,15 @@ impl ApiServer {
             let why = authz::denial(&user, &asked);
             return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
         }
+        // A WebSocket begins with GET, which would make of whoever may look somebody who may act.
+        let streams = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
+        if streams && info.resource == "pods" && info.verb == "get" {
+            let acts = Attributes { verb: "create", ..asked };
+            if authz::allows(registry, &user, &acts).is_none() {
+                let why = authz::denial(&user, &acts);
+                return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
+            }
+        }
         let _permit = self.admit(info)?;
         let _under_way = registry.metrics.begin(reads(info));
         let agent = agent(request.headers());

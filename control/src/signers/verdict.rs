@@ -96,8 +96,7 @@ fn usages_fault(request: &CertificateSigningRequest, purpose: &str) -> Option<&'
     let usages: Vec<&str> = request.spec.usages.iter().flatten().map(String::as_str).collect();
     let free = |usage: &&str| ["digital signature", "key encipherment", purpose].contains(usage);
     let needed = ["digital signature", purpose].iter().all(|usage| usages.contains(usage));
-    (!needed || !usages.iter().all(free))
-        .then_some("usages did not match what the signer signs for")
+    (!needed || !usages.iter().all(free)).then_some("usages did not match what the signer signs for")
 }
 
 /// Every name and address is one the node has told.

@@ -47,7 +47,7 @@ pub(super) fn allows<G: Deref<Target = Graph>>(
         ("", "persistentvolumeclaims", "") => {
             verb == "get" && graph().needs(node, Kind::Claim, namespace, name)
         }
-        // Which claims a volume is for is in the volume.
+        // Whose claim a volume is for is in the volume, which is looked at after this.
         ("", "persistentvolumes", "") => verb == "get",
         ("" | "events.k8s.io", "events", "") => matches!(verb, "create" | "update" | "patch"),
         ("discovery.k8s.io", "endpointslices", "") => {

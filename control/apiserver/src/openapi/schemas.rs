@@ -4,10 +4,12 @@
 //! read anew for each document: clients keep documents by their hash, so they are asked for rarely, and the texts are
 //! too large to keep.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::Read;
 
 use flate2::read::GzDecoder;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::schema::Schema;
@@ -22,40 +24,56 @@ const INT_OR_STRING: &str = "io.k8s.apimachinery.pkg.util.intstr.IntOrString";
 /// More would not be this schema: it has about 2 MiB.
 const MAX_JSON: u64 = 64 * 1024 * 1024;
 
-/// Every definition, as v2 has them.
-pub(super) fn all() -> Result<Map<String, Value>, ApiError> {
+fn text() -> Result<Vec<u8>, ApiError> {
     let gzipped = Schema::published().map_err(ApiError::internal)?;
     let mut text = Vec::new();
     GzDecoder::new(gzipped).take(MAX_JSON).read_to_end(&mut text).map_err(ApiError::internal)?;
-    let mut document: Value = serde_json::from_slice(&text).map_err(ApiError::internal)?;
+    Ok(text)
+}
+
+fn parse(text: &RawValue) -> Result<Value, ApiError> {
+    serde_json::from_str(text.get()).map_err(ApiError::internal)
+}
+
+/// Every definition, as v2 has them.
+pub(super) fn all() -> Result<Map<String, Value>, ApiError> {
+    let mut document: Value = serde_json::from_slice(&text()?).map_err(ApiError::internal)?;
     match document.get_mut("definitions").map(Value::take) {
         Some(Value::Object(definitions)) => Ok(definitions),
         _ => Err(ApiError::internal("the embedded API schema has no definitions")),
     }
 }
 
+/// The published definitions by name, each as its text: most of them are not looked into.
+#[derive(Deserialize)]
+struct Texts<'t> {
+    #[serde(borrow)]
+    definitions: BTreeMap<String, &'t RawValue>,
+}
+
 /// What the kinds of a group and version are made of, as v3 has it.
 pub(super) fn of(group: &str, version: &str) -> Result<Map<String, Value>, ApiError> {
-    let mut definitions = all()?;
+    let text = text()?;
+    let Texts { definitions: texts } = serde_json::from_slice(&text).map_err(ApiError::internal)?;
     let is_served = |kind: &Value| kind["group"] == group && kind["version"] == version;
     let has = |definition: &Value| {
         definition.get(KINDS).and_then(Value::as_array).is_some_and(|kinds| kinds.iter().any(is_served))
     };
-    let roots = definitions.iter().filter(|(_, definition)| has(definition));
-    let mut wanted: BTreeSet<String> = roots.map(|(name, _)| name.clone()).collect();
+    let mut definitions = Map::new();
+    let mut next: Vec<String> = Vec::new();
     // Custom resources refer to it.
-    wanted.insert(METADATA.to_owned());
-    let mut next: Vec<String> = wanted.iter().cloned().collect();
-    while let Some(name) = next.pop() {
-        let mut found = Vec::new();
-        definitions.get(&name).into_iter().for_each(|definition| references(definition, &mut found));
-        for reference in found {
-            if wanted.insert(reference.clone()) {
-                next.push(reference);
-            }
+    next.push(METADATA.to_owned());
+    for (name, text) in texts.iter().filter(|(_, text)| text.get().contains(KINDS)) {
+        if has(&parse(text)?) {
+            next.push(name.clone());
         }
     }
-    definitions.retain(|name, _| wanted.contains(name));
+    while let Some(name) = next.pop() {
+        let Some(text) = texts.get(&name).filter(|_| !definitions.contains_key(&name)) else { continue };
+        let definition = parse(text)?;
+        references(&definition, &mut next);
+        definitions.insert(name, definition);
+    }
     for (name, definition) in &mut definitions {
         to_v3(definition);
         match name.as_str() {

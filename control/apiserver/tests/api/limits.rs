@@ -83,12 +83,12 @@ async fn quotas_are_kept_and_told() {
     maintained.abort();
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn many_at_once_do_not_pass_a_quota() {
     let api = Api::new().await;
     let quota = json!({"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "5"}}});
     api.post(QUOTAS, &quota).await.ok(201);
-    let writes = (0..40).map(|number| {
+    let writes = (0..200).map(|number| {
         let api = api.clone();
         tokio::spawn(async move {
             api.post(MAPS, &json!({"metadata": {"name": format!("m{number}")}})).await.code

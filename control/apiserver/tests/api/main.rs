@@ -7,6 +7,7 @@ mod bodies;
 mod conflicts;
 mod custom;
 mod deletions;
+mod discovery;
 mod harness;
 mod identity;
 mod limits;

@@ -42,6 +42,31 @@ async fn a_node_reads_what_its_pods_need() {
 }
 
 #[tokio::test]
+async fn a_node_reads_the_volumes_of_its_pods_claims() {
+    let api = Api::new().await;
+    let claim = json!({"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    api.post("/api/v1/namespaces/default/persistentvolumeclaims", &claim).await.ok(201);
+    let volume = json!({"metadata": {"name": "v"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/v"},
+        "claimRef": {"namespace": "default", "name": "data"},
+    }});
+    api.post("/api/v1/persistentvolumes", &volume).await.ok(201);
+    let pod = json!({"metadata": {"name": "a"}, "spec": {
+        "nodeName": "n1", "containers": [{"name": "c", "image": "x"}],
+        "volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}],
+    }});
+    api.post(PODS, &pod).await.ok(201);
+    let path = "/api/v1/persistentvolumes/v";
+    api.by_node("n1").get(path).await.ok(200);
+    api.by_node("n2").get(path).await.failure(403, "Forbidden");
+    let claim = "/api/v1/namespaces/default/persistentvolumeclaims/data";
+    api.by_node("n1").get(claim).await.ok(200);
+    api.by_node("n2").get(claim).await.failure(403, "Forbidden");
+}
+
+#[tokio::test]
 async fn tokens_are_for_the_nodes_own_pods() {
     let api = Api::new().await;
     let (n1, n2) = (api.by_node("n1"), api.by_node("n2"));

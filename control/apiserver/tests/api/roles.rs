@@ -210,6 +210,20 @@ async fn impersonation_needs_the_right_to_each_part() {
 }
 
 #[tokio::test]
+async fn who_may_only_look_opens_no_stream() {
+    let api = Api::new().await;
+    let exec = format!("{PODS}/a/exec?command=sh");
+    let jane = api.by("jane", &[]);
+    grant(&api, "jane", &[rule(&["get"], "", &["pods", "pods/exec"])]).await;
+    let refused = jane.get(&exec).await.failure(403, "Forbidden");
+    let told = refused["message"].as_str().expect("a message").to_owned();
+    assert!(told.contains("cannot create resource \"pods/exec\""), "{told}");
+    let joe = api.by("joe", &[]);
+    grant(&api, "joe", &[rule(&["get", "create"], "", &["pods/exec"])]).await;
+    assert_ne!(joe.get(&exec).await.code, 403);
+}
+
+#[tokio::test]
 async fn without_credentials_only_health_is_told() {
     let api = Api::new().await;
     let nobody = api.by_nobody();
