@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod cron;
 pub mod fields;
 pub mod int_or_string;
 pub mod labels;

@@ -10,6 +10,7 @@ use crate::field_error::FieldError;
 use crate::kinds::Gvk;
 
 mod addresses;
+mod batch;
 mod config;
 mod container;
 mod endpoint_slice;
@@ -64,6 +65,7 @@ pub fn validate_update(gvk: &Gvk, new: &Value, old: &Value) -> Vec<FieldError> {
         ("", "ConfigMap") => config::frozen(&object, old, &["data", "binaryData"], &mut errors),
         ("", "PersistentVolumeClaim") => storage::claim_update(&object, old, &mut errors),
         ("apps", "StatefulSet") => workload::stateful_set_update(&object, old, &mut errors),
+        ("batch", "Job") => batch::job_update(&object, old, &mut errors),
         ("scheduling.k8s.io", "PriorityClass") => priority_class::update(&object, old, &mut errors),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => {
             rbac::binding_update(&object, old, &mut errors);
@@ -120,6 +122,8 @@ fn whole(gvk: &Gvk, object: &Field<'_>, errors: &mut Errors) {
         ("apps", "ReplicaSet") => workload::replica_set(object, errors),
         ("apps", "StatefulSet") => workload::stateful_set(object, errors),
         ("apps", "DaemonSet") => workload::daemon_set(object, errors),
+        ("batch", "Job") => batch::job(object, errors),
+        ("batch", "CronJob") => batch::cron_job(object, errors),
         ("policy", "PodDisruptionBudget") => workload::disruption_budget(object, errors),
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice::endpoint_slice(object, errors),
         ("coordination.k8s.io", "Lease") => lease::lease(object, errors),

@@ -3,7 +3,6 @@
 //! In: CronJobs, their Jobs. Out: Jobs created and removed, status, Events.
 
 mod plan;
-mod schedule;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +15,10 @@ use k8s_openapi::api::batch::v1::{CronJob, CronJobStatus, Job};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use xebec_api::cron::Schedule;
 
 use crate::context::{Context, Controller, ControllerQueue, Informers, Outcome};
 use crate::cron_job::plan::Concurrency;
-use crate::cron_job::schedule::Schedule;
 use crate::error::{Error, is_already_exists, is_conflict, is_not_found, namespace_is_terminating};
 use crate::job::outcome::{condition, is_finished};
 use crate::key::{ControllerName, ObjectKey};

@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use xebec_api::cron::Schedule;
 
-use crate::cron_job::schedule::Schedule;
 use crate::job::outcome::{condition, finished_at, is_finished};
 use crate::owner::controller_reference;
 

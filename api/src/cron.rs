@@ -16,14 +16,17 @@ const HORIZON_YEARS: i16 = 5;
 
 /// When something is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Schedule {
+pub struct Schedule(Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
     Fields(Box<Fields>),
     Every(Duration),
 }
 
 /// One bit for each value a field may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Fields {
+struct Fields {
     minutes: u64,
     hours: u64,
     days: u64,
@@ -56,23 +59,49 @@ const WEEKDAY: Range =
 
 /// Why a text is no schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ScheduleError {
+pub enum ScheduleError {
+    /// Not five fields.
     #[error("expected exactly 5 fields, found {0}")]
     FieldCount(usize),
+    /// Neither a number nor a name of the field.
     #[error("{field}: cannot read {text:?}")]
-    Unreadable { field: &'static str, text: String },
+    Unreadable {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// A number the field cannot have.
     #[error("{field}: {value} is not between {low} and {high}")]
-    OutOfRange { field: &'static str, value: u32, low: u32, high: u32 },
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        value: u32,
+        /// The lowest it may say.
+        low: u32,
+        /// The highest it may say.
+        high: u32,
+    },
+    /// A range without any value.
     #[error("{field}: the range {text:?} ends before it begins, or its step is 0")]
-    Empty { field: &'static str, text: String },
+    Empty {
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        text: String,
+    },
+    /// An `@` word that does not exist.
     #[error("unrecognized descriptor: {0}")]
     Descriptor(String),
+    /// `@every` without a duration.
     #[error("failed to parse duration {0:?}")]
     Duration(String),
 }
 
 impl Schedule {
-    pub(crate) fn parse(text: &str) -> Result<Self, ScheduleError> {
+    /// Reads a schedule.
+    pub fn parse(text: &str) -> Result<Self, ScheduleError> {
         let text = text.trim();
         if let Some(descriptor) = text.strip_prefix('@') {
             return Self::descriptor(descriptor);
@@ -83,14 +112,14 @@ impl Schedule {
         };
         let (days, every_day) = read(days, &DAY)?;
         let (weekdays, every_weekday) = read(weekdays, &WEEKDAY)?;
-        Ok(Self::Fields(Box::new(Fields {
+        Ok(Self(Kind::Fields(Box::new(Fields {
             minutes: read(minutes, &MINUTE)?.0,
             hours: read(hours, &HOUR)?.0,
             days,
             months: read(months, &MONTH)?.0,
             weekdays,
             either_day: !every_day && !every_weekday,
-        })))
+        }))))
     }
 
     fn descriptor(descriptor: &str) -> Result<Self, ScheduleError> {
@@ -104,21 +133,22 @@ impl Schedule {
                 let every = descriptor.strip_prefix("every ");
                 let every = every.ok_or_else(|| ScheduleError::Descriptor(format!("@{descriptor}")))?;
                 // Less than a second is a second.
-                return Ok(Self::Every(duration(every.trim())?.max(Duration::from_secs(1))));
+                let period = duration(every.trim())?.max(Duration::from_secs(1));
+                return Ok(Self(Kind::Every(period)));
             }
         };
         Self::parse(fields)
     }
 
     /// The first instant after `after` that the schedule names in this zone; `None` if there is none for years.
-    pub(crate) fn next_after(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-        match self {
-            Self::Every(period) => {
+    pub fn next_after(&self, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        match &self.0 {
+            Kind::Every(period) => {
                 let period = SignedDuration::try_from(*period).ok()?;
                 let next = after.checked_add(period).ok()?;
                 Timestamp::from_second(next.as_second()).ok()
             }
-            Self::Fields(fields) => fields.next_after(after, zone),
+            Kind::Fields(fields) => fields.next_after(after, zone),
         }
     }
 }
