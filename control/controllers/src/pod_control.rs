@@ -122,13 +122,13 @@ impl PodControl {
             Ok(created) => {
                 self.expectations.wrote(key, revision_of(&created));
                 let name = created.metadata.name.unwrap_or_default();
-                let message = format!("Created pod: {name}");
+                let message = self.success("create", &key.name, &name);
                 self.event(owner, Severity::Normal, workload::SUCCESSFUL_CREATE, message);
                 Ok(())
             }
             Err(error) if namespace_is_terminating(&error) => Ok(()),
             Err(error) => {
-                let message = format!("Error creating: {error}");
+                let message = self.failure("create", &key.name, pod, &error);
                 self.event(owner, Severity::Warning, workload::FAILED_CREATE, message);
                 Err(Error::api(format!("create a pod of {} {key}", O::kind(&())), error))
             }
@@ -153,17 +153,39 @@ impl PodControl {
         match self.context.api::<Pod>(&key.namespace).delete(name, &params).await {
             Ok(_) => {
                 self.expectations.deleted(key, pod);
-                let message = format!("Deleted pod: {name}");
+                let message = self.success("delete", &key.name, name);
                 self.event(owner, Severity::Normal, workload::SUCCESSFUL_DELETE, message);
                 Ok(())
             }
             // Gone already, or another pod of that name: what was to be deleted is not there.
             Err(error) if is_not_found(&error) || is_conflict(&error) => Ok(()),
             Err(error) => {
-                let message = format!("Error deleting: {error}");
+                let message = self.failure("delete", &key.name, pod, &error);
                 self.event(owner, Severity::Warning, workload::FAILED_DELETE, message);
                 Err(Error::api(format!("delete pod {}/{name}", key.namespace), error))
             }
+        }
+    }
+
+    /// Upstream words it differently where pods have names of their own.
+    fn success(&self, verb: &str, owner: &str, pod: &str) -> String {
+        match (self.controller, verb) {
+            (ControllerName::StatefulSet, _) => {
+                format!("{verb} Pod {pod} in StatefulSet {owner} successful")
+            }
+            (_, "create") => format!("Created pod: {pod}"),
+            _ => format!("Deleted pod: {pod}"),
+        }
+    }
+
+    fn failure(&self, verb: &str, owner: &str, pod: &Pod, error: &kube::Error) -> String {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        match (self.controller, verb) {
+            (ControllerName::StatefulSet, _) => {
+                format!("{verb} Pod {name} in StatefulSet {owner} failed error: {error}")
+            }
+            (_, "create") => format!("Error creating: {error}"),
+            _ => format!("Error deleting: {error}"),
         }
     }
 
