@@ -76,7 +76,8 @@ fn shrink_old(work: &mut Work) -> bool {
             cleaned += count;
         }
     }
-    let mut spare = work.total(available) - least;
+    // A ReplicaSet that was just made smaller still reports the pods it is about to delete.
+    let mut spare = work.total(|set| available(set).min(replicas(set))) - least;
     let mut shrunk = false;
     for slot in work.active_old() {
         let size = replicas(work.set(slot));

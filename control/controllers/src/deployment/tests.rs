@@ -365,3 +365,22 @@ fn deployment_that_goes_only_tells() {
         Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
     assert!(world.plan().pieces.is_empty());
 }
+
+#[test]
+fn pods_about_to_be_deleted_are_not_counted_as_serving() {
+    let mut world = World::rolling(10, &json!(3), &json!(2));
+    world.settle(0, 13);
+    world.image("v2");
+    world.run();
+    let name = |world: &World, image: &str| world.set(image).metadata.name.clone().unwrap();
+    let (old, new) = (name(&world, "v1"), name(&world, "v2"));
+    // The old set is to have 8 and has deleted none yet; of the 5 new ones 3 serve.
+    for (name, size, available) in [(&old, 8, 10), (&new, 5, 3)] {
+        let set = world.sets.get_mut(name).unwrap();
+        set.spec.replicas = Some(size);
+        let status = set.status.get_or_insert_default();
+        (status.replicas, status.available_replicas) = (size.max(available), Some(available));
+    }
+    world.run();
+    assert_eq!(world.sets[&old].spec.replicas, Some(5), "8 and 3 serve at least, 8 must");
+}
