@@ -44,6 +44,36 @@ async fn a_bootstrap_token_may_ask_for_a_certificate() {
 }
 
 #[tokio::test]
+async fn a_token_dies_with_its_pod() {
+    let api = Api::new().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "x"}]}});
+    let made = api.post(pods, &pod).await.ok(201);
+    let bound = json!({"spec": {"boundObjectRef": {
+        "apiVersion": "v1", "kind": "Pod", "name": "a", "uid": made["metadata"]["uid"],
+    }}});
+    let path = "/api/v1/namespaces/default/serviceaccounts/default/token";
+    let token = api.post(path, &bound).await.ok(201)["status"]["token"].as_str().expect("a token").to_owned();
+    let bearer = format!("Bearer {token}");
+    let headers = [("authorization", &*bearer), ("content-type", "application/json")];
+    let nobody = api.by_nobody();
+    let who = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+    let me = nobody.request(Method::POST, who, &headers, b"{}".to_vec()).await.ok(201);
+    assert_eq!(me["status"]["userInfo"]["username"], "system:serviceaccount:default:default");
+    assert_eq!(me["status"]["userInfo"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["a"]));
+    let review = |audiences: Value| json!({"spec": {"token": token, "audiences": audiences}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let known = api.post(reviews, &review(json!([]))).await.ok(201);
+    assert_eq!(known["status"]["authenticated"], true);
+    let elsewhere = api.post(reviews, &review(json!(["vault"]))).await.ok(201);
+    assert_eq!(elsewhere["status"].get("authenticated"), None, "it is for another audience");
+    api.delete(&format!("{pods}/a"), &json!({"gracePeriodSeconds": 0})).await.ok(200);
+    nobody.request(Method::POST, who, &headers, b"{}".to_vec()).await.failure(401, "Unauthorized");
+    let gone = api.post(reviews, &review(json!([]))).await.ok(201);
+    assert_eq!(gone["status"].get("authenticated"), None);
+}
+
+#[tokio::test]
 async fn approving_and_signing_need_the_right_to_the_signer() {
     let api = Api::new().await;
     let rbac = "/apis/rbac.authorization.k8s.io/v1";
