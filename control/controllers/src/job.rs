@@ -28,6 +28,7 @@ use crate::cache::{Change, revision_of};
 use crate::config::ControllersConfig;
 use crate::context::{Caches, Context, Controller, ControllerQueue, Informers, Outcome};
 use crate::error::Error;
+use crate::expectations::Expectations;
 use crate::job::plan::{News, Plan, Terms};
 use crate::key::{ControllerName, ObjectKey};
 use crate::owner::{self, Claim};
@@ -44,6 +45,8 @@ pub(crate) struct JobController {
     context: Context,
     queue: ControllerQueue,
     pods: PodControl,
+    /// Our own writes of statuses. Pods seen newer than their Job would look as if nobody had counted them.
+    statuses: Arc<Expectations>,
     backoff: Duration,
 }
 
@@ -51,13 +54,16 @@ impl JobController {
     pub(crate) fn new(context: &Context, informers: &mut Informers, config: &ControllersConfig) -> Self {
         let queue = context.queue_of(ControllerName::Job);
         let pods = PodControl::new(context, ControllerName::Job);
+        let statuses: Arc<Expectations> = Arc::default();
         informers.jobs.on_change({
-            let (queue, expectations) = (queue.clone(), pods.expectations.clone());
+            let queue = queue.clone();
+            let (expectations, statuses) = (pods.expectations.clone(), statuses.clone());
             move |change| {
                 if let Some(job) = change.object() {
                     let key = ObjectKey::of(job.as_ref());
                     if change.new.is_none() {
                         expectations.forget(&key);
+                        statuses.forget(&key);
                     }
                     queue.add(key);
                 }
@@ -67,11 +73,14 @@ impl JobController {
             let (queue, caches) = (queue.clone(), context.caches.clone());
             move |change| enqueue_for_pod(&queue, &caches, change)
         });
-        Self { context: context.clone(), queue, pods, backoff: config.job_pod_failure_backoff }
+        Self { context: context.clone(), queue, pods, statuses, backoff: config.job_pod_failure_backoff }
     }
 
     async fn sync(&self, key: &ObjectKey) -> Result<Outcome, Error> {
         let caches = &self.context.caches;
+        if !self.statuses.satisfied(key, &caches.jobs) {
+            return Ok(Outcome::After(CATCH_UP));
+        }
         let job = caches.jobs.get(key).filter(|job| !is_managed_elsewhere(job));
         self.release_strays(key, job.as_deref()).await?;
         let Some(job) = job else {
@@ -97,7 +106,11 @@ impl JobController {
         desired.status = Some(plan.status);
         match patch::update(&self.context.api(&key.namespace), Half::Status, job.as_ref(), &desired).await {
             Err(error) if error.is_not_found() => return Ok(()),
-            written => drop(written?),
+            written => {
+                if let Some(written) = written? {
+                    self.statuses.wrote(key, revision_of(&written));
+                }
+            }
         }
         plan.news.iter().for_each(|news| self.tell(job, news));
         self.untrack(key, &plan.untrack).await?;

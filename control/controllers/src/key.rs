@@ -57,6 +57,7 @@ pub(crate) enum ControllerName {
     ReplicationController,
     RootCaCertificatePublisher,
     ServiceAccount,
+    StaleDisruption,
     StatefulSet,
     TaintEviction,
     TtlAfterFinished,
@@ -81,6 +82,8 @@ impl ControllerName {
             Self::ReplicationController => "replication-controller",
             Self::RootCaCertificatePublisher => "root-ca-certificate-publisher-controller",
             Self::ServiceAccount => "serviceaccount-controller",
+            // A part of the disruption controller to whoever reads Events.
+            Self::StaleDisruption => "disruption-controller",
             Self::StatefulSet => "statefulset-controller",
             Self::TaintEviction => "taint-eviction-controller",
             Self::TtlAfterFinished => "ttl-after-finished-controller",

@@ -41,6 +41,7 @@ mod revisions;
 mod root_ca;
 mod run;
 mod service_account;
+mod stale_disruption;
 mod statefulset;
 mod taint_eviction;
 mod ttl_after_finished;

@@ -36,6 +36,7 @@ use crate::recorder::Recorder;
 use crate::replicaset::ReplicaSetController;
 use crate::root_ca::RootCaPublisher;
 use crate::service_account::ServiceAccountController;
+use crate::stale_disruption::StaleDisruption;
 use crate::statefulset::StatefulSetController;
 use crate::taint_eviction::TaintEviction;
 use crate::ttl_after_finished::TtlAfterFinished;
@@ -125,6 +126,7 @@ fn build(
             Arc::new(RootCaPublisher::new(context, informers, root_ca)),
         ),
         (ControllerName::ServiceAccount, Arc::new(ServiceAccountController::new(context, informers))),
+        (ControllerName::StaleDisruption, Arc::new(StaleDisruption::new(context, informers))),
         (ControllerName::StatefulSet, Arc::new(StatefulSetController::new(context, informers))),
         (ControllerName::TaintEviction, Arc::new(TaintEviction::new(context, informers))),
         (ControllerName::TtlAfterFinished, Arc::new(TtlAfterFinished::new(context, informers))),

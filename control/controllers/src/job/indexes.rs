@@ -27,6 +27,10 @@ impl Indexes {
         self.0.insert(index);
     }
 
+    pub(crate) fn extend(&mut self, indexes: impl IntoIterator<Item = i32>) {
+        self.0.extend(indexes);
+    }
+
     pub(crate) fn contains(&self, index: i32) -> bool {
         self.0.contains(&index)
     }

@@ -134,21 +134,18 @@ impl Tally {
         {
             self.fail_job.get_or_insert(why);
         }
+        if end == End::Success && is_indexed(spec) {
+            // A set counts nothing twice, whoever let go of the pod.
+            self.completed_indexes.extend(valid_index(spec, pod));
+        }
         if !is_tracked(pod) {
             return;
         }
         self.untrack.push(pod.clone());
         match end {
-            End::Success => self.success(spec, pod),
+            End::Success if is_indexed(spec) => {}
+            End::Success => self.uncounted_succeeded.extend(pod.metadata.uid.clone()),
             End::Failure => self.failure(job, spec, pod),
-        }
-    }
-
-    fn success(&mut self, spec: &JobSpec, pod: &Pod) {
-        if !is_indexed(spec) {
-            self.uncounted_succeeded.extend(pod.metadata.uid.clone());
-        } else if let Some(index) = valid_index(spec, pod) {
-            self.completed_indexes.insert(index);
         }
     }
 

@@ -167,6 +167,8 @@ fn indexes_that_neither_run_nor_ended_start_in_order() {
     assert_eq!(started, [Some(2), Some(4)]);
     assert_eq!(plan.status.completed_indexes.as_deref(), Some("0,3"));
     assert_eq!(plan.status.succeeded, Some(2));
+    let let_go = pod(&Made { phase: "Succeeded", index: Some(2), tracked: false, ..RUNNING });
+    assert_eq!(at(&job(&spec, &json!({})), &[let_go]).status.completed_indexes.as_deref(), Some("2"));
     let twice = [
         pod(&Made { name: "a", index: Some(1), ..RUNNING }),
         pod(&Made { name: "b", index: Some(1), ..RUNNING }),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
@@ -182,6 +182,48 @@ async fn finished_job_is_removed_after_its_time() {
     plane.create::<Job>(job("j", Some("0"), &json!({"ttlSecondsAfterFinished": 1}))).await;
     until_gone(&plane.api::<Job>(), "j").await;
     until("no pod", &plane.api::<Pod>(), <[Pod]>::is_empty).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn job_adopts_what_matches_and_lets_go_of_what_does_not() {
+    let plane = ControlPlane::start(1).await;
+    let pods = plane.api::<Pod>();
+    plane.create::<Job>(job("j", None, &json!({"parallelism": 2, "completions": 2}))).await;
+    let owned = |pod: &Pod| pod.metadata.owner_references.iter().flatten().any(|owner| owner.name == "j");
+    let both = until("two run", &pods, |pods| pods.len() == 2 && pods.iter().all(owned)).await;
+    let name = both[0].metadata.name.clone().unwrap();
+    let orphan = json!({"metadata": {"ownerReferences": null}});
+    pods.patch(&name, &PatchParams::default(), &Patch::Merge(&orphan)).await.unwrap();
+    until_object("taken back", &pods, &name, |pod| owned(pod) && is_tracked(pod)).await;
+    let relabel = json!({"metadata": {"labels": null}});
+    pods.patch(&name, &PatchParams::default(), &Patch::Merge(&relabel)).await.unwrap();
+    until_object("let go", &pods, &name, |pod| !owned(pod) && !is_tracked(pod)).await;
+    until("replaced", &pods, |pods| pods.len() == 3 && pods.iter().filter(|pod| owned(pod)).count() == 2)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn evicted_pods_do_not_count_where_a_rule_says_so() {
+    let plane = ControlPlane::start(2).await;
+    let pods = plane.api::<Pod>();
+    let mut lenient = job("j", None, &json!({"backoffLimit": 0, "parallelism": 1, "completions": 1}));
+    lenient["spec"]["podFailurePolicy"] = json!({"rules": [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+    ]});
+    plane.create::<Job>(lenient).await;
+    let running = |pod: &Pod| {
+        pod.metadata.deletion_timestamp.is_none()
+            && pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+    };
+    for _ in 0..2 {
+        let all = until("one runs", &pods, |pods| pods.iter().filter(|pod| running(pod)).count() == 1).await;
+        let name = all.iter().find(|pod| running(pod)).unwrap().metadata.name.clone().unwrap();
+        pods.evict(&name, &EvictParams::default()).await.unwrap();
+        until_gone(&pods, &name).await;
+    }
+    until("another runs", &pods, |pods| pods.iter().filter(|pod| running(pod)).count() == 1).await;
+    let job = plane.api::<Job>().get("j").await.unwrap();
+    assert_eq!((counts(&job).2, condition(&job, "Failed")), (0, None));
 }
 
 fn cron_job(schedule: &str, exit: Option<&str>, spec: &Value) -> Value {
