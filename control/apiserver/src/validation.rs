@@ -19,6 +19,7 @@ mod event;
 mod field;
 mod handler;
 mod lease;
+mod limits;
 mod meta;
 mod namespace;
 mod node;
@@ -115,6 +116,8 @@ fn whole(gvk: &Gvk, object: &Field<'_>, errors: &mut Errors) {
         ("", "Secret") => config::secret(object, errors),
         ("", "Namespace") => namespace::namespace(object, errors),
         ("", "Event") => event::event(object, errors),
+        ("", "LimitRange") => limits::limit_range(object, errors),
+        ("", "ResourceQuota") => limits::resource_quota(object, errors),
         ("", "PodTemplate") => workload::pod_template(object, errors),
         ("", "ReplicationController") => workload::replication_controller(object, errors),
         ("", "PersistentVolumeClaim") => storage::claim_spec(&object.child("spec"), errors),

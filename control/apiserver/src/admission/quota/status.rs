@@ -29,29 +29,34 @@ impl ApiServer {
         loop {
             let store = &self.registry().store;
             let Ok(mut watch) = store.watch(ALL.as_bytes(), store.revision()) else { return };
-            self.tell(&self.with_quotas(None)).await;
+            self.tell(&self.with_quotas()).await;
             while let Ok(batch) = watch.next().await {
+                let limited = self.with_quotas();
+                if limited.is_empty() {
+                    continue;
+                }
                 let touched = batch.events.iter().filter_map(|event| {
                     let key = String::from_utf8_lossy(event.key()).into_owned();
                     namespace_of(&key).map(ToOwned::to_owned)
                 });
-                let touched: BTreeSet<String> = touched.collect();
-                self.tell(&self.with_quotas(Some(&touched))).await;
+                let touched: BTreeSet<String> =
+                    touched.filter(|namespace| limited.contains(namespace)).collect();
+                self.tell(&touched).await;
             }
             // Too far behind, or the store is closed: then this is dropped in a moment.
             tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// Namespaces with quotas, of those given or of all.
-    fn with_quotas(&self, among: Option<&BTreeSet<String>>) -> BTreeSet<String> {
+    /// Namespaces with quotas.
+    fn with_quotas(&self) -> BTreeSet<String> {
         let page = self.registry().store.list(QUOTAS.as_bytes(), None, 0, None);
         let items = page.map(|page| page.items).unwrap_or_default();
         let namespaces = items.iter().filter_map(|kv| {
             let key = String::from_utf8_lossy(&kv.key[QUOTAS.len()..]).into_owned();
             key.split_once('/').map(|(namespace, _)| namespace.to_owned())
         });
-        namespaces.filter(|namespace| among.is_none_or(|among| among.contains(namespace))).collect()
+        namespaces.collect()
     }
 
     async fn tell(&self, namespaces: &BTreeSet<String>) {
