@@ -97,7 +97,8 @@ async fn a_sink_belongs_to_its_container_and_not_to_the_agent() -> Result<()> {
     let id = node.runtime.create(&node.config("main", &image, script)?).await?;
     node.runtime.start(&id).await?;
     let all = node.containerd.processes();
-    let (sink, _) = all.iter().find(|(_, line)| line.contains("log-sink 1:")).context("there is a sink")?;
+    let (sink, _) =
+        all.iter().find(|(_, line)| line.contains("log-sink 2:shim:")).context("there is a sink")?;
     let mut ancestor = *sink;
     while ancestor > 1 {
         assert_ne!(ancestor, i32::try_from(std::process::id())?, "it would end with its ancestor's group");

@@ -217,3 +217,21 @@ async fn a_container_that_starts_is_never_taken_for_lost() -> Result<()> {
     tokio::time::timeout(Duration::from_secs(20), watching).await???;
     node.leaves_nothing().await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_containerd_left_behind_is_no_obstacle() -> Result<()> {
+    let test = "a_folder_that_containerd_left_behind_is_no_obstacle";
+    let Some(node) = Fixture::start(test, SINK).await? else { return Ok(()) };
+    let image = node.pull().await?;
+    // What a kill between two steps of making a snapshot leaves: the numbers of the next ones are taken.
+    let folder = node.containerd.path("root/io.containerd.snapshotter.v1.overlayfs/snapshots");
+    let taken = std::fs::read_dir(&folder)?.flatten();
+    let last = taken.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).max();
+    let last = last.context("layers are unpacked")?;
+    for number in last + 1..last + 4 {
+        std::fs::create_dir_all(folder.join(number.to_string()).join("fs"))?;
+    }
+    node.run(&node.config("main", &image, "echo ran")?).await?;
+    node.logged("main", "ran").await?;
+    node.leaves_nothing().await
+}

@@ -60,6 +60,10 @@ impl Containerd {
     pub async fn connect(config: ContainerdConfig) -> Result<Self, RuntimeError> {
         let runtime = Self::new(config)?;
         runtime.version().await?;
+        // Before any container is made: whose sink is about to begin must not get a second one.
+        if let Err(error) = runtime.adopt_sinks().await {
+            tracing::warn!(%error, "containers with stdin may be without their log sink");
+        }
         let sweeper = runtime.clone();
         tokio::spawn(async move {
             if let Err(error) = sweeper.sweep().await {

@@ -7,7 +7,8 @@
 //! pull    reference → registry (manifest, config, layers) → content store → snapshots, one per layer → image record
 //! create  config + image → user (image's passwd) → spec → container record → snapshot → task
 //! start   task → pid; exit ← event or task → mark on the container record
-//! logs    container → pipe → log sink process → CRI log file
+//! logs    container → pipe → log sink process → CRI log file, and whoever is attached
+//! attach  log sink's socket → client → FIFO → container
 //! ```
 
 pub mod config;
@@ -22,4 +23,6 @@ mod spec;
 pub mod types;
 
 pub use config::{ContainerdConfig, RegistryHost, Timeouts};
+pub use container::attach::{AttachControl, Attached, OutputStream};
+pub use container::exec_session::{Exec, ExecRequest};
 pub use containerd::Containerd;

@@ -16,6 +16,7 @@ use containerd_client::types::Mount;
 use containerd_client::types::v1::Status;
 use tonic::Code;
 
+use super::io::Inputs;
 use super::marks::{Exit, Marks};
 use super::record::{self, Identity, Template};
 use super::task::is_cut_off;
@@ -78,7 +79,8 @@ impl Containerd {
         let id = record::id_of(&config.key, generation);
         let facts = self.facts(config, &id, image).await?;
         let spec = spec::build(config, &facts)?;
-        let log = log_sink::uri(&self.config.log_sink, &log_sink::Settings::of(config));
+        let folder = self.io_folder(&id.0);
+        let log = log_sink::uri(&self.config.log_sink, &log_sink::Settings::of(config, folder.path()));
         let template = Template {
             snapshotter: &self.config.snapshotter,
             runc_root: &self.config.runc_root,
@@ -90,7 +92,7 @@ impl Containerd {
         self.client.create_record(&record).await?;
         self.marks.forget(&id.0);
         let rootfs = self.prepare_rootfs(&id, &image.chain_id(), &config.image.id).await?;
-        self.make_task(&id, rootfs, &log, config.tty).await?;
+        self.make_task(&id, rootfs, &log, Inputs { stdin: config.stdin, tty: config.tty }).await?;
         Ok(id)
     }
 
@@ -145,9 +147,10 @@ impl Containerd {
         id: &ContainerId,
         rootfs: Vec<Mount>,
         log: &str,
-        tty: bool,
+        inputs: Inputs,
     ) -> Result<(), MakeError> {
-        match self.client.create_task(&id.0, rootfs, log, tty).await {
+        let io = self.prepare_io(id, log, inputs).await?;
+        match self.client.create_task(&id.0, rootfs, io).await {
             Ok(()) => Ok(()),
             Err(failed) if is_cut_off(&failed) => Err(MakeError::CutOff(failed.error)),
             Err(failed) if failed.is_refusal() => {
@@ -162,7 +165,8 @@ impl Containerd {
     async fn make_task_again(&self, id: &ContainerId, identity: &Identity) -> Result<(), RuntimeError> {
         let image = self.config_of_image(&identity.image_id).await?;
         let rootfs = self.prepare_rootfs(id, &image.chain_id(), &identity.image_id).await?;
-        match self.make_task(id, rootfs, &identity.log, identity.tty).await {
+        let inputs = Inputs { stdin: identity.stdin, tty: identity.tty };
+        match self.make_task(id, rootfs, &identity.log, inputs).await {
             Err(MakeError::CutOff(error) | MakeError::Failed(error)) => Err(error),
             Ok(()) => Ok(()),
         }
@@ -205,16 +209,15 @@ impl Containerd {
             parent: chain_id.to_owned(),
             ..Default::default()
         };
-        let prepare = || rpc!(self.client, self.config.timeouts.metadata, snapshots.prepare(request.clone()));
-        let prepared = match prepare().await {
+        let prepared = match self.client.prepare_snapshot(request.clone()).await {
             Err(failed) if failed.code == Code::NotFound => {
                 self.unpack_again(image_id).await?;
-                prepare().await
+                self.client.prepare_snapshot(request).await
             }
             prepared => prepared,
         };
         match prepared {
-            Ok(prepared) => Ok(prepared.mounts),
+            Ok(mounts) => Ok(mounts),
             Err(failed) if failed.code == Code::AlreadyExists => {
                 let found = self.client.snapshot_mounts(&self.config.snapshotter, &id.0).await?;
                 Ok(found.unwrap_or_default())

@@ -38,7 +38,7 @@ static NEXT: AtomicU64 = AtomicU64::new(0);
 static AGENT: LazyLock<u64> = LazyLock::new(crate::container::events::rand_token);
 
 /// The folder of one run; it goes with the run, however that ends.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Containerd {
     pub(crate) async fn run_command(
@@ -48,10 +48,10 @@ impl Containerd {
         limit: Duration,
     ) -> Result<ExecOutput, RuntimeError> {
         let deadline = Instant::now() + limit;
-        let process = self.exec_process(id, command).await?;
-        let exec_id = format!("exec-{:x}-{}", *AGENT, NEXT.fetch_add(1, Ordering::Relaxed));
-        let folder = Folder::new(self.config.run_dir.join("exec").join(format!("{}-{exec_id}", id.0)))?;
-        let fifo = folder.fifo()?;
+        let process = self.exec_process(id, command, false).await?;
+        let exec_id = next_exec_id();
+        let folder = self.exec_folder(id, &exec_id)?;
+        let fifo = folder.fifo("output")?;
         let io = |source| RuntimeError::Io { path: fifo.display().to_string(), source };
         // Opened before the shim opens its end, which waits for a reader.
         let reader = pipe::OpenOptions::new().open_receiver(&fifo).map_err(io)?;
@@ -74,8 +74,17 @@ impl Containerd {
         Ok(output)
     }
 
+    pub(super) fn exec_folder(&self, id: &ContainerId, exec_id: &str) -> Result<Folder, RuntimeError> {
+        Folder::new(self.config.run_dir.join("exec").join(format!("{}-{exec_id}", id.0)))
+    }
+
     /// The container's own process with another command: same user, same limits.
-    async fn exec_process(&self, id: &ContainerId, command: &[String]) -> Result<Vec<u8>, RuntimeError> {
+    pub(super) async fn exec_process(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        tty: bool,
+    ) -> Result<Vec<u8>, RuntimeError> {
         let missing =
             |what: &str| RuntimeError::Call { call: CALL, message: format!("container {}: {what}", id.0) };
         let Some((record, _)) = self.client.record(&id.0).await? else { return Err(missing("not found")) };
@@ -83,7 +92,14 @@ impl Containerd {
             .map_err(|_| missing("its specification cannot be read"))?;
         let mut process: Process = spec.process().clone().ok_or_else(|| missing("it has no process"))?;
         process.set_args(Some(command.to_vec()));
-        process.set_terminal(Some(false));
+        process.set_terminal(Some(tty));
+        if tty {
+            let mut env = process.env().clone().unwrap_or_default();
+            if !env.iter().any(|entry| entry.starts_with("TERM=")) {
+                env.push("TERM=xterm".to_owned());
+            }
+            process.set_env(Some(env));
+        }
         serde_json::to_vec(&process).map_err(|e| missing(&e.to_string()))
     }
 
@@ -113,13 +129,18 @@ impl Containerd {
         }
     }
 
-    async fn wait_process(&self, id: &ContainerId, exec_id: &str, limit: Duration) -> Result<i32, CallError> {
+    pub(super) async fn wait_process(
+        &self,
+        id: &ContainerId,
+        exec_id: &str,
+        limit: Duration,
+    ) -> Result<i32, CallError> {
         let request = WaitRequest { container_id: id.0.clone(), exec_id: exec_id.to_owned() };
         let answer = rpc!(self.client, limit, tasks.wait(request)).await?;
         Ok(i32::try_from(answer.exit_status).unwrap_or(i32::MAX))
     }
 
-    async fn kill_process(&self, id: &ContainerId, exec_id: &str) -> Result<(), RuntimeError> {
+    pub(super) async fn kill_process(&self, id: &ContainerId, exec_id: &str) -> Result<(), RuntimeError> {
         let request = KillRequest {
             container_id: id.0.clone(),
             exec_id: exec_id.to_owned(),
@@ -130,6 +151,11 @@ impl Containerd {
         let waited = self.wait_process(id, exec_id, self.config.timeouts.metadata).await;
         waited.optional().map(|_| ())
     }
+}
+
+/// A name no other command has, of this agent or of an earlier one.
+pub(super) fn next_exec_id() -> String {
+    format!("exec-{:x}-{}", *AGENT, NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Reads while the command runs, and what is left when it has ended.
@@ -167,8 +193,8 @@ impl Folder {
         Ok(Self(path))
     }
 
-    fn fifo(&self) -> Result<PathBuf, RuntimeError> {
-        let path = self.0.join("output");
+    pub(super) fn fifo(&self, name: &str) -> Result<PathBuf, RuntimeError> {
+        let path = self.0.join(name);
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR)
             .map_err(|errno| RuntimeError::Io { path: path.display().to_string(), source: errno.into() })?;
         Ok(path)

@@ -31,6 +31,7 @@ const CGROUP: &str = "xebec.dev/cgroup";
 /// URI of the log sink: a task that must be made again logs to the same file.
 const LOG: &str = "xebec.dev/log";
 const TTY: &str = "xebec.dev/tty";
+const STDIN: &str = "xebec.dev/stdin";
 /// Before the names of the caller's own labels.
 const EXTRA: &str = "xebec.dev/label/";
 /// containerd's limit for a label's name and value together.
@@ -86,6 +87,7 @@ pub(crate) struct Identity {
     pub(crate) cgroup: String,
     pub(crate) log: String,
     pub(crate) tty: bool,
+    pub(crate) stdin: bool,
     pub(crate) labels: BTreeMap<String, String>,
 }
 
@@ -135,6 +137,7 @@ pub(crate) fn build(
         (CGROUP, cgroup_of(config, id)),
         (LOG, log.to_owned()),
         (TTY, config.tty.to_string()),
+        (STDIN, config.stdin.to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
@@ -189,6 +192,7 @@ pub(crate) fn identity(record: &Record) -> Option<Identity> {
         cgroup: label(CGROUP)?,
         log: label(LOG)?,
         tty: label(TTY)? == "true",
+        stdin: label(STDIN).is_some_and(|stdin| stdin == "true"),
         labels: extra.collect(),
     })
 }

@@ -34,6 +34,7 @@ impl Containerd {
         }
         self.client.delete_task(&id.0).await?;
         self.client.remove_snapshot(&self.config.snapshotter, &id.0).await?;
+        self.io_folder(&id.0).remove();
         self.marks.forget(&id.0);
         Ok(())
     }
@@ -45,6 +46,7 @@ impl Containerd {
             self.client.delete_task(id).await?;
         }
         self.client.remove_snapshot(&self.config.snapshotter, id).await?;
+        self.io_folder(id).remove();
         self.client.delete_record(id).await?;
         self.marks.forget(id);
         Ok(())

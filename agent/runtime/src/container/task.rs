@@ -14,6 +14,7 @@ use containerd_client::types::v1::{Process, Status};
 use nix::libc::SIGKILL;
 use tonic::Code;
 
+use super::io::TaskIo;
 use crate::error::RuntimeError;
 use crate::rpc::{CallError, Client, Optional, rpc, rpc_once};
 
@@ -52,15 +53,15 @@ impl Client {
         &self,
         id: &str,
         rootfs: Vec<Mount>,
-        log: &str,
-        terminal: bool,
+        io: TaskIo,
     ) -> Result<(), CallError> {
+        let TaskIo { stdin, stdout, stderr, terminal } = io;
         let request = CreateTaskRequest {
             container_id: id.to_owned(),
             rootfs,
-            stdout: log.to_owned(),
-            // A terminal has one stream; containerd refuses a second sink.
-            stderr: if terminal { String::new() } else { log.to_owned() },
+            stdin,
+            stdout,
+            stderr,
             terminal,
             ..Default::default()
         };

@@ -50,7 +50,12 @@ impl Client {
             parent: chain_id.to_owned(),
             labels,
         };
-        let mounts = match rpc!(self, self.timeouts.metadata, snapshots.view(request)).await {
+        let view = || rpc!(self, self.timeouts.metadata, snapshots.view(request.clone()));
+        let viewed = match view().await {
+            Err(failed) if self.tidied(snapshotter, &failed).await? => view().await,
+            viewed => viewed,
+        };
+        let mounts = match viewed {
             Ok(view) => view.mounts,
             Err(failed) if failed.code == Code::AlreadyExists => {
                 self.snapshot_mounts(snapshotter, &key).await?.unwrap_or_default()

@@ -5,7 +5,8 @@
 
 use containerd_client::services::v1::ApplyRequest;
 use containerd_client::services::v1::snapshots::{
-    CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
+    CleanupRequest, CommitSnapshotRequest, MountsRequest, PrepareSnapshotRequest, RemoveSnapshotRequest,
+    StatSnapshotRequest,
 };
 use containerd_client::types;
 use tonic::Code;
@@ -13,7 +14,7 @@ use tonic::Code;
 use super::content::WriteError;
 use super::manifest::Descriptor;
 use crate::error::RuntimeError;
-use crate::rpc::{Client, Optional, rpc};
+use crate::rpc::{CallError, Client, Optional, rpc};
 
 /// One layer to unpack.
 pub(crate) struct Layer<'a> {
@@ -46,6 +47,33 @@ impl Client {
         let request = RemoveSnapshotRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
         rpc!(self, self.timeouts.metadata, snapshots.remove(request)).await.optional()?;
         Ok(())
+    }
+
+    pub(crate) async fn prepare_snapshot(
+        &self,
+        request: PrepareSnapshotRequest,
+    ) -> Result<Vec<types::Mount>, CallError> {
+        let prepare = || rpc!(self, self.timeouts.metadata, snapshots.prepare(request.clone()));
+        let prepared = match prepare().await {
+            Err(failed) if self.tidied(&request.snapshotter, &failed).await? => prepare().await,
+            prepared => prepared,
+        };
+        prepared.map(|prepared| prepared.mounts)
+    }
+
+    /// A containerd that was killed while it made a snapshot has left a folder where it wants to put the next one. True
+    /// when that was the failure and it has been told to tidy up.
+    pub(crate) async fn tidied(&self, snapshotter: &str, failed: &CallError) -> Result<bool, CallError> {
+        let blocked = failed.is_refusal() && failed.error.to_string().contains("failed to rename");
+        if blocked {
+            let request = CleanupRequest { snapshotter: snapshotter.to_owned() };
+            match rpc!(self, self.timeouts.task, snapshots.cleanup(request)).await {
+                // containerd 1.6 does not pass it on, but has removed what was in its way when it failed.
+                Err(missing) if missing.code == Code::Unimplemented => {}
+                tidied => drop(tidied?),
+            }
+        }
+        Ok(blocked)
     }
 
     /// Unpacks one layer on top of its parent. The caller runs it once at a time per chain id.
@@ -102,17 +130,16 @@ impl Client {
             parent: layer.parent.to_owned(),
             ..Default::default()
         };
-        let prepare = || rpc!(self, self.timeouts.metadata, snapshots.prepare(request.clone()));
-        let prepared = match prepare().await {
+        let prepared = match self.prepare_snapshot(request.clone()).await {
             Err(failed) if failed.code == Code::AlreadyExists => {
                 if self.has_snapshot(snapshotter, layer.chain_id).await.map_err(WriteError::Runtime)? {
                     return Ok(None);
                 }
                 self.remove_snapshot(snapshotter, key).await.map_err(WriteError::Runtime)?;
-                prepare().await
+                self.prepare_snapshot(request).await
             }
             prepared => prepared,
         };
-        Ok(Some(prepared?.mounts))
+        Ok(Some(prepared?))
     }
 }

@@ -37,6 +37,10 @@ impl Lines {
         Self { stream, pending: Vec::with_capacity(LONGEST_TEXT) }
     }
 
+    pub(super) fn stream(&self) -> Stream {
+        self.stream
+    }
+
     pub(super) fn push(&mut self, mut bytes: &[u8], now: SystemTime, entries: &mut impl Entries) {
         let stamp = Stamp::new(now);
         while !bytes.is_empty() {

@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn files_end_exactly_at_the_limit() {
         let scratch = Scratch::new("limit");
-        let settings = Settings { path: scratch.0.join("0.log"), max_size: 5000, max_files: 3 };
+        let settings = Settings::plain(scratch.0.join("0.log"), 5000, 3);
         let mut log = LogFile::open(settings);
         for _ in 0..250 {
             log.append(b"header ", &[b'x'; 92]);
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_sink_goes_on_with_the_file_it_finds() {
         let scratch = Scratch::new("resume");
-        let settings = Settings { path: scratch.0.join("0.log"), max_size: 5000, max_files: 2 };
+        let settings = Settings::plain(scratch.0.join("0.log"), 5000, 2);
         fs::write(&settings.path, vec![b'y'; 4990]).unwrap();
         let mut log = LogFile::open(settings);
         log.append(b"h ", b"123456789");
@@ -216,7 +216,7 @@ mod tests {
         fs::write(&outside, "").unwrap();
         let path = scratch.0.join("0.log");
         std::os::unix::fs::symlink(&outside, &path).unwrap();
-        let mut log = LogFile::open(Settings { path, max_size: 5000, max_files: 2 });
+        let mut log = LogFile::open(Settings::plain(path, 5000, 2));
         log.append(b"h ", b"secret");
         log.flush();
         assert_eq!(fs::read(&outside).unwrap(), b"");
@@ -227,7 +227,7 @@ mod tests {
         let scratch = Scratch::new("removed");
         let folder = scratch.0.join("c");
         fs::create_dir(&folder).unwrap();
-        let mut log = LogFile::open(Settings { path: folder.join("0.log"), max_size: 5000, max_files: 2 });
+        let mut log = LogFile::open(Settings::plain(folder.join("0.log"), 5000, 2));
         log.append(b"h ", b"x");
         log.flush();
         fs::remove_dir_all(&folder).unwrap();
