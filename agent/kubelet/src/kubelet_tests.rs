@@ -20,6 +20,7 @@ struct World {
     runtime: FakeRuntime,
     network: FakeNetwork,
     dir: tempfile::TempDir,
+    milli_cpu: u64,
     kubelet: Option<Kubelet>,
 }
 
@@ -30,6 +31,7 @@ impl World {
             runtime: FakeRuntime::default(),
             network: FakeNetwork::default(),
             dir: tempfile::tempdir().unwrap(),
+            milli_cpu: 2000,
             kubelet: None,
         };
         world.start_kubelet();
@@ -37,7 +39,8 @@ impl World {
     }
 
     fn start_kubelet(&mut self) {
-        let capacity = NodeCapacity { milli_cpu: 2000, memory: 1 << 30, ephemeral_storage: 1 << 30 };
+        let capacity =
+            NodeCapacity { milli_cpu: self.milli_cpu, memory: 1 << 30, ephemeral_storage: 1 << 30 };
         let mut config = KubeletConfig::new("node", vec!["192.0.2.1".parse().unwrap()], capacity);
         config.state_dir = self.dir.path().join("state");
         config.log_dir = self.dir.path().join("logs");
@@ -440,6 +443,22 @@ async fn a_pod_that_does_not_fit_is_refused_and_one_that_runs_is_not_judged_agai
     let pod = world.api.get("pods/n/q").unwrap();
     assert_eq!(pod["status"]["reason"], "OutOfcpu", "a restart of the agent changes nothing");
     assert_eq!(pod["status"]["containerStatuses"], Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_shrank_keeps_what_runs() {
+    let asking = |cpu: &str| json!({"containers": [{"name": "main", "image": "x:1", "resources": {"requests": {"cpu": cpu}}}]});
+    let mut world = World::new();
+    world.pod("u1", asking("1500m"));
+    world.running().await;
+    world.runtime.take_calls();
+    world.stop_kubelet().await;
+    world.milli_cpu = 1000;
+    world.start_kubelet();
+    world.pod_named("q", "u2", asking("100m"));
+    world.api.wait("pods/n/q", "refused", |pod| pod["status"]["reason"] == "OutOfcpu").await;
+    assert_eq!(world.api.get(KEY).unwrap()["status"]["phase"], "Running");
+    assert!(world.runtime.take_calls().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -194,6 +194,20 @@ mod tests {
     }
 
     #[test]
+    fn every_pressure_is_told_under_its_own_name() {
+        let pressures = [
+            ("MemoryPressure", Pressure { memory: true, ..Pressure::default() }),
+            ("DiskPressure", Pressure { disk: true, ..Pressure::default() }),
+            ("PIDPressure", Pressure { pids: true, ..Pressure::default() }),
+        ];
+        for (name, pressure) in pressures {
+            let told = conditions(&pressure, &Health::Ready, &[], &at(1));
+            let found = told.iter().filter(|c| c.type_ != "Ready" && c.status == "True");
+            assert_eq!(found.map(|c| c.type_.as_str()).collect::<Vec<_>>(), [name]);
+        }
+    }
+
+    #[test]
     fn every_node_says_where_and_what_it_is() {
         let identity = Identity {
             name: "n".into(),

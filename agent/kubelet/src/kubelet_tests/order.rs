@@ -44,3 +44,14 @@ async fn a_deadline_that_is_set_later_ends_the_pod() {
     assert_eq!(pod["status"]["reason"], "DeadlineExceeded");
     assert_eq!(main(&pod)["state"]["terminated"]["exitCode"], 143);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_is_deleted_only_after_its_last_status_was_written() {
+    let world = World::new();
+    world.pod("u1", simple());
+    world.running().await;
+    world.api.delay_statuses(Duration::from_secs(5));
+    world.delete(30);
+    world.gone().await;
+    assert_eq!(world.api.deletes(), ["p Failed 0"]);
+}

@@ -31,6 +31,7 @@ struct State {
     watchers: Vec<Watcher>,
     events: Vec<String>,
     deletes: Vec<String>,
+    status_delay: Duration,
 }
 
 struct Watcher {
@@ -86,6 +87,11 @@ impl FakeApi {
 
     pub(crate) fn remove(&self, key: &str) {
         self.with(|state| state.remove(key));
+    }
+
+    /// From now on a status takes so long to be written.
+    pub(crate) fn delay_statuses(&self, delay: Duration) {
+        self.with(|state| state.status_delay = delay);
     }
 
     pub(crate) fn events(&self) -> Vec<String> {
@@ -169,6 +175,8 @@ impl FakeApi {
                 json_answer(StatusCode::CREATED, &answer)
             }
             (&Method::PATCH, ["namespaces", ns, "pods", name, "status"]) => {
+                let delay = self.state.lock().unwrap().status_delay;
+                tokio::time::sleep(delay).await;
                 self.patch_status(&format!("pods/{ns}/{name}"), &body)
             }
             (&Method::DELETE, ["namespaces", ns, "pods", name]) => {
