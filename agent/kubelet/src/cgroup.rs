@@ -4,6 +4,7 @@
 //! for each controller, beside a v2 tree without controllers (hybrid). Cgroups that were not made here stay untouched.
 
 mod hierarchy;
+mod usage;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use crate::qos::{self, QosClass};
 use crate::resources::{self, CgroupLimits};
 
 use hierarchy::Hierarchy;
+pub use usage::{MemoryUsage, Usage};
 
 /// Why a cgroup could not be made, limited or removed.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +116,20 @@ impl Cgroups {
             }
         }
         Ok(())
+    }
+
+    /// The cgroup of all processes of this node.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// What the processes of a cgroup have used, wherever it is counted.
+    pub fn usage(&self, path: &str) -> Usage {
+        Usage {
+            cpu: self.hierarchies.iter().find_map(|hierarchy| usage::cpu(hierarchy, path)),
+            memory: self.hierarchies.iter().find_map(|hierarchy| usage::memory(hierarchy, path)),
+            processes: self.hierarchies.iter().find_map(|hierarchy| usage::processes(hierarchy, path)),
+        }
     }
 
     /// Pods that have a cgroup.

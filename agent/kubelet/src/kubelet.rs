@@ -16,6 +16,7 @@ use crate::image_gc;
 use crate::node::{KnownPods, Node};
 use crate::pod_network::PodNetworking;
 use crate::recorder::Recorder;
+use crate::stats::Stats;
 use crate::sync_loop::SyncLoop;
 
 /// Why the kubelet cannot begin.
@@ -30,6 +31,7 @@ pub enum KubeletError {
 /// Handle of a running kubelet. When it is dropped the kubelet stops and the containers go on.
 pub struct Kubelet {
     pods: KnownPods,
+    stats: Stats,
     task: AbortOnDropHandle<()>,
     _image_gc: AbortOnDropHandle<()>,
 }
@@ -60,14 +62,20 @@ impl Kubelet {
         }
         let node = Arc::new(Node::new(config, client.clone(), runtime, network, recorder, cgroups));
         let pods = node.known.clone();
+        let stats = Stats::new(node.cgroups.clone(), pods.clone(), &node.config);
         let image_gc = AbortOnDropHandle::new(tokio::spawn(image_gc::run(Arc::clone(&node))));
         let task = AbortOnDropHandle::new(tokio::spawn(SyncLoop::new(node).run(client)));
-        Ok(Self { pods, task, _image_gc: image_gc })
+        Ok(Self { pods, stats, task, _image_gc: image_gc })
     }
 
     /// The pods of this node with their newest statuses.
     pub fn pods(&self) -> KnownPods {
         self.pods.clone()
+    }
+
+    /// What the node and its pods use.
+    pub fn stats(&self) -> Stats {
+        self.stats.clone()
     }
 
     /// Ends when the kubelet can no longer go on, which it does not by itself.

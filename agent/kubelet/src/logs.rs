@@ -24,6 +24,13 @@ pub use watch::LogWatch;
 /// Chunks read ahead of a slow client.
 const CHUNKS: usize = 4;
 
+/// One of a container's outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
 /// `PodLogOptions` that concern the kubelet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
@@ -33,6 +40,8 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
     pub tail_lines: Option<u64>,
     pub limit_bytes: Option<u64>,
+    /// `None`: both.
+    pub stream: Option<LogStream>,
 }
 
 /// Why there is no log.

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::Client;
 use nix::sys::signal::Signal;
@@ -163,6 +164,36 @@ pub struct KnownPod {
     pub pod: Arc<Pod>,
     /// Newer than `pod.status`.
     pub status: Arc<PodStatus>,
+}
+
+impl KnownPod {
+    pub fn uid(&self) -> &str {
+        self.pod.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// A container of the spec, of any kind.
+    pub fn container(&self, name: &str) -> Option<k8s_openapi::api::core::v1::Container> {
+        pod::find(&self.pod, name)
+    }
+
+    /// The container of that name, while it runs.
+    pub fn running(&self, name: &str) -> Option<ContainerId> {
+        self.containers().find(|(known, ..)| *known == name).map(|(_, id, _)| id)
+    }
+
+    /// Running containers: name, id, start.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = (&str, ContainerId, Option<Timestamp>)> {
+        let status = &self.status;
+        let main = status.container_statuses.iter().flatten();
+        let init = status.init_container_statuses.iter().flatten();
+        let ephemeral = status.ephemeral_container_statuses.iter().flatten();
+        main.chain(init).chain(ephemeral).filter_map(|status| {
+            let running = status.state.as_ref()?.running.as_ref()?;
+            let (_, id) = status.container_id.as_deref()?.split_once("://")?;
+            let started = running.started_at.as_ref().map(|time| time.0);
+            Some((status.name.as_str(), ContainerId(id.to_owned()), started))
+        })
+    }
 }
 
 /// The register of pods that have a worker.

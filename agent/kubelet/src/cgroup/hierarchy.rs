@@ -57,11 +57,16 @@ impl Hierarchy {
         self.has("cpu") || self.has("memory") || self.has("pids") || self.kind == Kind::V2
     }
 
-    fn has(&self, controller: &str) -> bool {
+    pub(super) fn has(&self, controller: &str) -> bool {
         match &self.kind {
             Kind::V1 { controllers } => controllers.contains(controller),
             Kind::V2 => false,
         }
+    }
+
+    /// cgroup v2, beside v1 or alone.
+    pub(super) fn is_unified(&self) -> bool {
+        self.kind == Kind::V2
     }
 
     pub(super) fn dir(&self, path: &str) -> PathBuf {

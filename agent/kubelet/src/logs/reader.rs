@@ -118,6 +118,9 @@ impl Reader {
 
     fn render(&mut self, raw: &[u8], out: &mut Vec<u8>) {
         let Some(line) = line::parse(raw) else { return };
+        if self.options.stream.is_some_and(|wanted| wanted != line.stream) {
+            return;
+        }
         if let Some(since) = self.options.since
             && line.timestamp().is_some_and(|time| time < since)
         {
@@ -220,6 +223,7 @@ fn tail_offset(file: &mut File, length: u64, lines: u64) -> io::Result<(u64, u64
 
 #[cfg(test)]
 mod tests {
+    use super::super::LogStream;
     use super::*;
 
     fn log(dir: &Path, name: &str, from: usize, to: usize) {
@@ -282,6 +286,9 @@ mod tests {
         .unwrap();
         let stamps = LogOptions { timestamps: true, ..LogOptions::default() };
         assert_eq!(read(&path, LogOptions::default()), "abcdef\nghi\n");
+        let of = |stream| LogOptions { stream: Some(stream), ..LogOptions::default() };
+        assert_eq!(read(&path, of(LogStream::Stdout)), "abcdef\n");
+        assert_eq!(read(&path, of(LogStream::Stderr)), "ghi\n");
         assert_eq!(read(&path, stamps), "2026-01-01T00:00:00Z abcdef\n2026-01-01T00:00:02Z ghi\n");
     }
 
