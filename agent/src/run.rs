@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use xebec_datapath::Datapath;
-use xebec_kubelet::{ClusterDns, Kubelet, KubeletConfig, Logs, NodeCapacity, Recorder};
+use xebec_kubelet::{ClusterDns, Kubelet, KubeletConfig, NodeCapacity, Recorder};
 use xebec_network::{Network, NetworkConfig};
 use xebec_proxy::{
     Applied, HealthCheckChange, LbLimits, NodeView, Observer, Operations, OperationsConfig, ProxyConfig,
@@ -148,14 +148,14 @@ async fn start(
     let config = kubelet_config(args, capacity);
     let recorder = Recorder::spawn(client.clone(), &args.node_name);
     let drain = Drain::new(client.clone(), applied, nodes, &args.node_name);
-    let pod_net = PodNet { network, drain };
+    let pod_net = PodNet { network: network.clone(), drain };
     let kubelet = Kubelet::start(config.clone(), client.clone(), containerd.clone(), pod_net, recorder)?;
     let files = server::ServerFiles {
         certificate: args.tls_cert.clone(),
         key: args.tls_key.clone(),
         client_ca: args.client_ca.clone(),
     };
-    let served = server::Served { pods: kubelet.pods(), logs: Logs::new(config, kubelet.pods()) };
+    let served = server::Served::new(&kubelet, config, client.clone(), containerd.clone(), network);
     server::start(args.kubelet_port, &files, served, shutdown.clone())?;
     let dns_addresses = args.node_ip.clone();
     tokio::spawn(xebec_dns::slice::keep(

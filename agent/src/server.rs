@@ -1,24 +1,41 @@
 //! The kubelet API server: what the API server dials to reach this node's containers.
 //!
-//! In: HTTPS on port 10250 with client certificates of the cluster's CA. Out: health, pods, container logs. Who comes
-//! without a certificate gets 401, who is not the API server or an administrator 403.
+//! In: HTTPS on port 10250 with client certificates of the cluster's CA or bearer tokens. Out: health, pods, what they
+//! use, logs, exec, attach and port forwarding. Who is not known gets 401, who may not 403, on every path.
 
+mod answer;
+mod authn;
+mod authz;
+mod logs;
+mod metrics;
+mod port_forward;
+mod query;
+mod remote_command;
 mod routes;
+mod spdy;
 mod tls;
+mod upgrade;
 
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use kube::Client;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use xebec_kubelet::KnownPods;
-use xebec_kubelet::Logs;
+use xebec_kubelet::{KnownPods, Kubelet, KubeletConfig, Logs, Stats};
+use xebec_network::Network;
+use xebec_runtime::Containerd;
+
+use self::authn::Authenticator;
+use self::authz::Authorizer;
+use self::metrics::Metrics;
 
 pub use tls::ServerFiles;
 
@@ -27,11 +44,52 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BACKLOG: u32 = 256;
 
+/// Upgraded connections at a time.
+const STREAMS: usize = 1024;
+
 /// What requests are answered from.
 #[derive(Clone)]
 pub struct Served {
     pub pods: KnownPods,
     pub logs: Logs,
+    pub stats: Stats,
+    pub runtime: Containerd,
+    pub network: Network,
+    authenticator: Authenticator,
+    authorizer: Authorizer,
+    metrics: Metrics,
+    streams: Arc<Semaphore>,
+}
+
+// === impl Served ===
+
+impl Served {
+    /// `client` asks the API server about senders of requests.
+    pub fn new(
+        kubelet: &Kubelet,
+        config: KubeletConfig,
+        client: Client,
+        runtime: Containerd,
+        network: Network,
+    ) -> Self {
+        Self {
+            authenticator: Authenticator::new(client.clone()),
+            authorizer: Authorizer::new(client, &config.node_name),
+            metrics: Metrics::new(&config.node_name),
+            streams: Arc::new(Semaphore::new(STREAMS)),
+            pods: kubelet.pods(),
+            stats: kubelet.stats(),
+            logs: Logs::new(config, kubelet.pods()),
+            runtime,
+            network,
+        }
+    }
+
+    /// The network namespace of a pod; `None` for the host's.
+    fn netns(&self, uid: &str) -> Option<PathBuf> {
+        let attached = self.network.attached();
+        attached.into_iter().find(|(known, _)| known == uid).and_then(|(_, network)| network.netns)
+    }
 }
 
 /// Listens; serving goes on in the background until shut down.
@@ -92,7 +150,7 @@ async fn serve(
     let client = tls::client(stream.get_ref().1);
     let service = hyper::service::service_fn(move |request| {
         let (served, client) = (served.clone(), client.clone());
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(&request, &client, &served).await) }
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(request, client.as_ref(), &served).await) }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);

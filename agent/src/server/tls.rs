@@ -1,10 +1,11 @@
 //! TLS of the kubelet API: which certificate it shows, whom it believes.
 //!
-//! In: PEM files. Out: a server configuration; the name and groups of a connected client.
+//! In: PEM files. Out: a server configuration; the user that a client's certificate names.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::authn::User;
 use anyhow::{Context, Result};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection};
@@ -17,29 +18,6 @@ pub struct ServerFiles {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub client_ca: PathBuf,
-}
-
-/// Who connected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ClientIdentity {
-    /// Without a certificate.
-    Anonymous,
-    User {
-        name: String,
-        groups: Vec<String>,
-    },
-}
-
-impl ClientIdentity {
-    /// May use the node's containers: the API server and administrators.
-    pub fn is_allowed(&self) -> bool {
-        match self {
-            Self::Anonymous => false,
-            Self::User { name, groups } => {
-                name == "kube-apiserver-kubelet-client" || groups.iter().any(|g| g == "system:masters")
-            }
-        }
-    }
 }
 
 /// # Errors
@@ -71,30 +49,14 @@ pub fn config(files: &ServerFiles) -> Result<ServerConfig> {
     Ok(config)
 }
 
-/// Common name and organisations of the client's certificate, which the handshake has verified.
-pub fn client(connection: &ServerConnection) -> ClientIdentity {
-    let certificate = connection.peer_certificates().and_then(|chain| chain.first());
-    let parsed = certificate.and_then(|der| X509Certificate::from_der(der).ok());
-    let Some((_, certificate)) = parsed else { return ClientIdentity::Anonymous };
+/// Common name and organisations of the client's certificate, which the handshake has verified; `None` without one.
+pub fn client(connection: &ServerConnection) -> Option<User> {
+    let certificate = connection.peer_certificates()?.first()?;
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let subject = certificate.subject();
     let text = |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
-    ClientIdentity::User {
-        name: subject.iter_common_name().next().and_then(text).unwrap_or_default(),
-        groups: subject.iter_organization().filter_map(text).collect(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_api_server_and_administrators_are_allowed() {
-        let user =
-            |name: &str, group: &str| ClientIdentity::User { name: name.into(), groups: vec![group.into()] };
-        assert!(user("kube-apiserver-kubelet-client", "x").is_allowed());
-        assert!(user("a", "system:masters").is_allowed());
-        assert!(!user("system:node:n1", "system:nodes").is_allowed());
-        assert!(!ClientIdentity::Anonymous.is_allowed());
-    }
+    let mut groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
+    groups.push("system:authenticated".to_owned());
+    let name = subject.iter_common_name().next().and_then(text)?;
+    Some(User { name, groups, ..User::default() })
 }
