@@ -6,16 +6,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, header};
-use http_body_util::{BodyExt, Empty};
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::body::Body;
+use crate::body::{self, Body};
 use crate::config::ApiServerConfig;
 use crate::meta;
 use crate::status::ApiError;
@@ -53,6 +55,14 @@ impl Target {
         Ok(Self { address, port: port.unwrap_or(DEFAULT_PORT) })
     }
 
+    pub(crate) fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     fn authority(&self) -> String {
         std::net::SocketAddr::new(self.address, self.port).to_string()
     }
@@ -64,8 +74,20 @@ pub(crate) async fn get(
     target: &Target,
     path: &str,
 ) -> Result<Response<Body>, ApiError> {
+    let request = Request::get(path).body(body::empty());
+    let request = request.map_err(|error| ApiError::internal(format!("{path:?}: {error}")))?;
+    Ok(send(config, target, request).await?.map(|body| body.map_err(Into::into).boxed_unsync()))
+}
+
+/// Sends a request whose URI is a path; the answer may be an upgrade.
+pub(crate) async fn send(
+    config: &ApiServerConfig,
+    target: &Target,
+    request: Request<Body>,
+) -> Result<Response<Incoming>, ApiError> {
     let authority = target.authority();
-    let refuse = |what: &str| ApiError::internal(format!("Get \"https://{authority}{path}\": {what}"));
+    let url = format!("https://{authority}{}", request.uri());
+    let refuse = |what: &str| ApiError::internal(format!("error dialing backend: {url}: {what}"));
     let Some(tls) = config.kubelet_tls.clone() else {
         return Err(refuse("this API server has no credentials for kubelets"));
     };
@@ -73,23 +95,29 @@ pub(crate) async fn get(
         .await
         .map_err(|_| refuse(&format!("dial tcp {authority}: i/o timeout")))?
         .map_err(|error| refuse(&format!("dial tcp {authority}: {error}")))?;
+    exchange(stream, &authority, request).await.map_err(|why| refuse(&why))
+}
+
+/// One request over a connection of its own, and the head of the answer.
+pub(crate) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    authority: &str,
+    mut request: Request<Body>,
+) -> Result<Response<Incoming>, String> {
     let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| refuse(&error.to_string()))?;
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     // Ends with the answer's body, or with the body dropped by a client that left.
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection to a kubelet ended");
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a connection to a node or a pod ended");
         }
     });
-    let request = Request::get(path)
-        .header(header::HOST, &authority)
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(|error| refuse(&error.to_string()))?;
-    let answer = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
+    let host = HeaderValue::from_str(authority).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(header::HOST, host);
+    tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request))
         .await
-        .map_err(|_| refuse("the kubelet did not answer in time"))?
-        .map_err(|error| refuse(&error.to_string()))?;
-    Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync()))
+        .map_err(|_| "it did not answer in time".to_owned())?
+        .map_err(|error| error.to_string())
 }
 
 async fn connect(

@@ -51,6 +51,7 @@ mod status;
 mod stored;
 mod strategy;
 mod subresource;
+mod tunnel;
 mod version;
 mod view;
 mod watch;

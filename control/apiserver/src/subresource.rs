@@ -1,4 +1,5 @@
-//! The doors to parts of objects: status, scale, binding, eviction, token, log, finalize.
+//! The doors to parts of objects: status, scale, binding, eviction, token, log,
+//! finalize, and the ways into running containers: exec, attach, portforward, proxy.
 //!
 //! In: a request on a sub-resource. Out: its answer; what is not served is 404, what is not done there 405.
 
@@ -17,13 +18,16 @@ use crate::status::ApiError;
 pub(crate) mod binding;
 mod eviction;
 mod log;
+mod proxy;
 mod scale;
+mod stream;
 mod token;
 
 /// Answers a request on a sub-resource.
 pub(crate) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
     let (resource, name) = (&call.served.resource, call.info.subresource.as_str());
-    let Some(subresource) = resource.subresource(name).filter(|_| call.info.trailing.is_empty()) else {
+    let may_trail = |name: &str| name == "proxy" || call.info.trailing.is_empty();
+    let Some(subresource) = resource.subresource(name).filter(|known| may_trail(known.name)) else {
         return Err(ApiError::no_such_path());
     };
     if !subresource.verbs.iter().any(|verb| verb.as_str() == call.info.verb) {
@@ -43,6 +47,8 @@ pub(crate) async fn respond(call: &Call<'_>, request: Request<Body>) -> Result<R
         "eviction" => eviction::create(call, request).boxed().await,
         "token" => token::create(call, request).boxed().await,
         "log" => log::get(call).boxed().await,
+        "exec" | "attach" | "portforward" => stream::connect(call, request).boxed().await,
+        "proxy" => proxy::connect(call, request).boxed().await,
         "finalize" => finalize(call, request).boxed().await,
         _ => Err(ApiError::no_such_path()),
     }

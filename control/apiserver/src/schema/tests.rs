@@ -23,7 +23,9 @@ fn every_served_kind_has_a_definition() {
     let schema = Schema::global().unwrap();
     for resource in crate::kinds::builtin() {
         assert!(schema.kind(&resource.gvk).is_some(), "{}", resource.gvk);
-        for subresource in &resource.subresources {
+        // What a connection begins with is a query, not a body.
+        let options = |kind: &str| kind.ends_with("Options");
+        for subresource in resource.subresources.iter().filter(|known| !options(&known.gvk.kind)) {
             assert!(schema.kind(&subresource.gvk).is_some(), "{}", subresource.gvk);
         }
     }

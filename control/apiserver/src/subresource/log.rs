@@ -7,6 +7,8 @@ use serde_json::Value;
 
 use crate::body::{self, Body};
 use crate::dispatch::Call;
+use crate::field_error::FieldError;
+use crate::kinds::Gvk;
 use crate::kubelet::{self, Target};
 use crate::meta;
 use crate::options::Query;
@@ -17,6 +19,7 @@ const PASSED_ON: &[&str] =
     &["follow", "previous", "sinceSeconds", "sinceTime", "timestamps", "tailLines", "limitBytes", "stream"];
 
 pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
+    check(call)?;
     let pod = call.cx.registry.get(call.served, call.namespace, &call.info.name)?.decode()?;
     let container = container(&pod, call.query.get("container").unwrap_or_default())?;
     let node = meta::text(&pod, &["spec", "nodeName"]);
@@ -41,6 +44,44 @@ pub(super) async fn get(call: &Call<'_>) -> Result<Response<Body>, ApiError> {
     Err(ApiError::upstream(code, String::from_utf8_lossy(&text).trim().to_owned()))
 }
 
+/// `PodLogOptions` by upstream's rules; the whole list of what is wrong.
+fn check(call: &Call<'_>) -> Result<(), ApiError> {
+    let query = call.query;
+    let mut errors = Vec::new();
+    let mut number = |field: &'static str, least: i64, message: &'static str| -> Result<bool, ApiError> {
+        let value = query.integer(field)?;
+        if let Some(bad) = value.filter(|value| *value < least) {
+            errors.push(FieldError::invalid(field, &Value::from(bad), message));
+        }
+        Ok(value.is_some())
+    };
+    let tail = number("tailLines", 0, "must be greater than or equal to 0")?;
+    number("limitBytes", 1, "must be greater than 0")?;
+    let since_seconds = number("sinceSeconds", 1, "must be greater than 0")?;
+    let since_time = query.get("sinceTime").is_some_and(|time| !time.is_empty());
+    if since_seconds && since_time {
+        let message = "at most one of `sinceTime` or `sinceSeconds` may be specified";
+        errors.push(FieldError::forbidden("", message));
+    }
+    match query.get("stream").unwrap_or_default() {
+        "" | "All" => {}
+        "Stdout" | "Stderr" if tail => {
+            let message = "`tailLines` and specific `stream` are mutually exclusive for now";
+            errors.push(FieldError::forbidden("", message));
+        }
+        "Stdout" | "Stderr" => {}
+        other => {
+            errors.push(FieldError::not_supported(
+                "stream",
+                &Value::from(other),
+                &["All", "Stderr", "Stdout"],
+            ));
+        }
+    }
+    let gvk = Gvk::new("", "v1", "PodLogOptions");
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid(&gvk, &call.info.name, &errors)) }
+}
+
 fn passed_on(query: &Query) -> String {
     let mut out = form_urlencoded::Serializer::new(String::new());
     for key in PASSED_ON {
@@ -58,7 +99,7 @@ fn plain(body: Body) -> Response<Body> {
 }
 
 /// The container that was meant; a pod with one needs no name.
-fn container(pod: &Value, asked: &str) -> Result<String, ApiError> {
+pub(super) fn container(pod: &Value, asked: &str) -> Result<String, ApiError> {
     let names = |list: &str| -> Vec<&str> {
         meta::items(pod, &["spec", list]).map(|container| meta::text(container, &["name"])).collect()
     };
