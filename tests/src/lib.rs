@@ -14,6 +14,7 @@ pub mod image;
 pub mod kubectl;
 pub mod load;
 pub mod netns;
+pub mod pty;
 pub mod registry;
 pub mod runtime;
 pub mod skip;
