@@ -16,6 +16,8 @@ use xebec_tests::runtime::Fixture;
 
 const SINK: &str = env!("CARGO_BIN_EXE_log-sink");
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A client that does not read holds the others up until the sink and the agent have both given it up.
+const LONGEST_STALL: Duration = Duration::from_secs(60);
 
 async fn started(node: &Fixture, name: &str, script: &str, stdin: bool, tty: bool) -> Result<ContainerId> {
     let image = node.pull().await?;
@@ -36,7 +38,7 @@ async fn shown(attached: &mut Attached, text: &str) -> Result<String> {
     let mut all = String::new();
     while !all.contains(text) {
         let tail = |all: &str| all[all.len().saturating_sub(200)..].to_owned();
-        let piece = timeout(PATIENCE, attached.output.recv()).await.with_context(|| tail(&all))?;
+        let piece = timeout(LONGEST_STALL, attached.output.recv()).await.with_context(|| tail(&all))?;
         all.push_str(&String::from_utf8_lossy(
             &piece.with_context(|| format!("the end after {}", tail(&all)))?.1,
         ));

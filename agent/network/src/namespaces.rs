@@ -230,6 +230,21 @@ fn is_pinned(path: &Path) -> bool {
 }
 
 fn release(path: &Path) -> Result<()> {
+    let mut tries = 0..MAX_MOUNTS;
+    loop {
+        unmount(path)?;
+        match fs::remove_file(path) {
+            // The thread of an attach that was cut off mounted it a moment ago; it mounts each only once.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy && tries.next().is_some() => {}
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::file("removing", path, error));
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+fn unmount(path: &Path) -> Result<()> {
     for _ in 0..MAX_MOUNTS {
         match umount2(path, MntFlags::MNT_DETACH) {
             Ok(()) => {}
@@ -238,10 +253,7 @@ fn release(path: &Path) -> Result<()> {
             Err(e) => return Err(Error::file("unmounting", path, e.into())),
         }
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("removing", path, error)),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 async fn on_thread<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -153,7 +153,12 @@ async fn broken_update_is_undone_by_the_revision_it_came_from() {
     let revisions = plane.api::<ControllerRevision>();
     let known = until("two revisions", &revisions, |all| all.len() == 2).await;
     let old = known.iter().find(|revision| revision.revision == Some(1)).unwrap();
-    sets.patch("db", &PatchParams::default(), &Patch::Strategic(&old.data.0)).await.unwrap();
+    let undone = sets.patch("db", &PatchParams::default(), &Patch::Strategic(&old.data.0)).await.unwrap();
+    // Else the pod might be made anew from the broken template once more.
+    until_object("seen", &sets, "db", |set| {
+        set.status.as_ref().and_then(|status| status.observed_generation) == undone.metadata.generation
+    })
+    .await;
     // In order means that a pod which is not ready is waited for; as upstream, its author has to delete it.
     pods.delete("db-1", &DeleteParams::default()).await.unwrap();
     until_object("settled", &sets, "db", |set| settled(set, 2)).await;
