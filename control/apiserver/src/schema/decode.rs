@@ -66,27 +66,14 @@ pub fn decode_metadata(gvk: &Gvk, object: &mut Value) -> Result<Vec<String>, Dec
     let (Some(definition), Some(metadata)) = (schema.named(METADATA), object.get_mut("metadata")) else {
         return Ok(Vec::new());
     };
-    let mut walk = Walk {
+    let walk = Walk {
         schema,
         complete: true,
         unknown: Vec::new(),
         path: "metadata".into(),
         fields: "metadata".into(),
     };
-    let result = match metadata {
-        Value::Object(fields) => walk.object(definition, fields),
-        other => Err(format!(
-            "json: cannot unmarshal {} into Go value of type {}",
-            scalar::json_word(other),
-            definition.go_name()
-        )),
-    };
-    result.map_err(|problem| DecodeError::Mismatch {
-        kind: gvk.kind.to_string(),
-        version: gvk.version.to_string(),
-        problem,
-    })?;
-    Ok(walk.unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect())
+    walk.over(gvk, definition, metadata)
 }
 
 fn walk(gvk: &Gvk, object: &mut Value, complete: bool) -> Result<Vec<String>, DecodeError> {
@@ -94,26 +81,36 @@ fn walk(gvk: &Gvk, object: &mut Value, complete: bool) -> Result<Vec<String>, De
     let definition = schema
         .kind(gvk)
         .ok_or_else(|| DecodeError::NoKind { kind: gvk.kind.to_string(), api_version: gvk.api_version() })?;
-    let mut walk = Walk { schema, complete, unknown: Vec::new(), path: String::new(), fields: String::new() };
-    let result = match object {
-        Value::Object(fields) => walk.object(definition, fields),
-        other => Err(format!(
-            "json: cannot unmarshal {} into Go value of type {}",
-            scalar::json_word(other),
-            definition.go_name()
-        )),
-    };
-    result.map_err(|problem| DecodeError::Mismatch {
-        kind: gvk.kind.to_string(),
-        version: gvk.version.to_string(),
-        problem,
-    })?;
-    Ok(walk.unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect())
+    let walk = Walk { schema, complete, unknown: Vec::new(), path: String::new(), fields: String::new() };
+    walk.over(gvk, definition, object)
 }
 
 // === impl Walk ===
 
 impl Walk<'_> {
+    /// Walks a value that has to be an object of this definition; answers the unknown fields.
+    fn over(
+        mut self,
+        gvk: &Gvk,
+        definition: &Definition,
+        value: &mut Value,
+    ) -> Result<Vec<String>, DecodeError> {
+        let result = match value {
+            Value::Object(fields) => self.object(definition, fields),
+            other => Err(format!(
+                "json: cannot unmarshal {} into Go value of type {}",
+                scalar::json_word(other),
+                definition.go_name()
+            )),
+        };
+        result.map_err(|problem| DecodeError::Mismatch {
+            kind: gvk.kind.to_string(),
+            version: gvk.version.to_string(),
+            problem,
+        })?;
+        Ok(self.unknown.into_iter().map(|path| format!("unknown field {path:?}")).collect())
+    }
+
     fn object(&mut self, definition: &Definition, fields: &mut Map<String, Value>) -> Result<(), String> {
         let names: Vec<String> = fields.keys().cloned().collect();
         for name in names {
