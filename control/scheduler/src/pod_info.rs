@@ -9,13 +9,16 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ObjectReference, Pod, PodCondition, PodSpec, Toleration, TopologySpreadConstraint,
 };
-use xebec_api::wellknown::conditions::POD_SCHEDULED;
+use xebec_api::wellknown::conditions::{DISRUPTION_TARGET, POD_SCHEDULED, TRUE};
 use xebec_api::wellknown::names::DEFAULT_SCHEDULER;
 
 use crate::pod_affinity::PodAffinity;
 use crate::ports::HostPort;
 use crate::resources::{Resources, pod_requests, pod_requests_nonzero};
 use xebec_api::node_affinity::NodeAffinity;
+
+/// Why a pod that makes room for another is deleted, as its DisruptionTarget condition says.
+pub(crate) const PREEMPTION_BY_SCHEDULER: &str = "PreemptionByScheduler";
 
 /// UID of a pod: what makes it itself, a name can come back.
 pub(crate) type PodUid = Arc<str>;
@@ -40,6 +43,8 @@ pub(crate) struct PodInfo {
     pub(crate) node_name: Option<String>,
     pub(crate) gated: bool,
     pub(crate) terminating: bool,
+    /// It was told to make room for another.
+    pub(crate) preempted: bool,
     /// Ran to its end: takes nothing on its node any more.
     pub(crate) terminal: bool,
     pub(crate) requests: Resources,
@@ -81,6 +86,7 @@ impl PodInfo {
             node_name: spec.node_name.clone().filter(|name| !name.is_empty()),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
             terminating: meta.deletion_timestamp.is_some(),
+            preempted: status.is_some_and(|status| status.conditions.iter().flatten().any(is_preemption)),
             terminal: matches!(phase, Some("Succeeded" | "Failed")),
             requests: pod_requests(&spec),
             requests_nonzero: pod_requests_nonzero(&spec),
@@ -131,6 +137,12 @@ impl std::fmt::Display for PodInfo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
+}
+
+fn is_preemption(condition: &PodCondition) -> bool {
+    condition.type_ == DISRUPTION_TARGET
+        && condition.status == TRUE
+        && condition.reason.as_deref() == Some(PREEMPTION_BY_SCHEDULER)
 }
 
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {

@@ -69,7 +69,7 @@ impl Room<'_> {
         if pod.never_preempts {
             return Search::Never;
         }
-        if nominated.is_some_and(|node| self.victims_leave(pod, node)) {
+        if nominated.is_some_and(|node| self.victims_leave(pod, node, diagnosis)) {
             return Search::VictimsLeave;
         }
         let rows: Vec<Row> = diagnosis.resolvable.iter().collect();
@@ -94,10 +94,12 @@ impl Room<'_> {
         })
     }
 
-    fn victims_leave(&self, pod: &PodInfo, node: &str) -> bool {
-        let row = self.table.row_of(node);
+    /// Only pods that preemption sent away count, and only where their leaving can still help: a node that was lost, or
+    /// turned unfit, is waited for in vain.
+    fn victims_leave(&self, pod: &PodInfo, node: &str, diagnosis: &Diagnosis) -> bool {
+        let row = self.table.row_of(node).filter(|row| diagnosis.resolvable.contains(*row));
         let mut there = row.into_iter().flat_map(|row| self.table.pods[row].values());
-        there.any(|other| other.terminating && other.priority < pod.priority)
+        there.any(|other| other.terminating && other.preempted && other.priority < pod.priority)
     }
 
     /// The pods that would have to leave this node; `None` if that is no help.

@@ -107,6 +107,11 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
             },
             Some(outcome) = binds.join_next() => settle(&mut scheduler, &outbox, outcome),
             Some(outcome) = evictions.join_next() => settle_preemption(&mut scheduler, outcome),
+            // Watches go on until shutdown: without one of them every decision rests on an old cluster.
+            Some(ended) = tasks.join_next() => {
+                tracing::error!(?ended, "a watch of the scheduler ended before its time");
+                break;
+            }
             () = tokio::time::sleep_until(wake) => {}
         }
     }

@@ -124,6 +124,7 @@ impl Scheduler {
             Ok(row) => {
                 let node = self.cache.table.names[row].to_string();
                 self.cache.assume(&pod, &node);
+                // Its room is its own now, not free.
                 self.nominations.remove(&pod.uid);
                 self.queue.cluster_changed(ClusterEvents::POD_ADDED, now);
                 Some(Decision::Bind { pod, node })
@@ -139,7 +140,7 @@ impl Scheduler {
                     }
                     Search::VictimsLeave => {}
                     // The room that was made for it went to another.
-                    Search::Nothing | Search::Never => drop(self.nominations.remove(&pod.uid)),
+                    Search::Nothing | Search::Never => self.drop_nomination(&pod.uid, now),
                 }
                 Some(Decision::Unschedulable { pod, diagnosis, search })
             }
@@ -184,8 +185,14 @@ impl Scheduler {
 
     /// Those that were to give way for this pod could not all be told to.
     pub(crate) fn preemption_failed(&mut self, uid: &PodUid, now: Instant) {
-        self.nominations.remove(uid);
-        self.queue.cluster_changed(ClusterEvents::POD_DELETED, now);
+        self.drop_nomination(uid, now);
+    }
+
+    /// What was kept for a pod is free: pods refused because of it may fit.
+    fn drop_nomination(&mut self, uid: &PodUid, now: Instant) {
+        if self.nominations.remove(uid) {
+            self.queue.cluster_changed(ClusterEvents::POD_DELETED, now);
+        }
     }
 
     /// The API took the binding.
@@ -224,7 +231,7 @@ impl Scheduler {
     fn put_pod(&mut self, pod: Arc<PodInfo>, now: Instant) {
         if pod.node_name.is_some() {
             self.queue.remove(&pod.uid);
-            self.nominations.remove(&pod.uid);
+            self.drop_nomination(&pod.uid, now);
             let events = match self.cache.put_assigned(&pod) {
                 Effect::Added => ClusterEvents::POD_ADDED,
                 Effect::Changed => ClusterEvents::POD_UPDATED,
@@ -236,7 +243,7 @@ impl Scheduler {
         } else if pod.scheduler_name != self.name || pod.terminal || pod.terminating {
             // Nobody binds a pod that is being deleted; what was assumed for it is given up with the failing bind.
             self.queue.remove(&pod.uid);
-            self.nominations.remove(&pod.uid);
+            self.drop_nomination(&pod.uid, now);
         } else if !self.cache.is_placed(&pod.uid) || self.queue.contains(&pod.uid) {
             self.nominations.see(&pod);
             self.queue.put(pod, now);
@@ -245,10 +252,7 @@ impl Scheduler {
 
     fn remove_pod(&mut self, uid: &PodUid, now: Instant) {
         self.queue.remove(uid);
-        if self.nominations.remove(uid) {
-            // What was kept for it is free.
-            self.queue.cluster_changed(ClusterEvents::POD_DELETED, now);
-        }
+        self.drop_nomination(uid, now);
         if self.cache.remove(uid) {
             self.queue.cluster_changed(ClusterEvents::POD_DELETED, now);
         }

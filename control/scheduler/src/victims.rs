@@ -16,7 +16,7 @@ use xebec_api::wellknown::conditions::{DISRUPTION_TARGET, TRUE};
 
 use crate::error::WriteError;
 use crate::outbox::{Notice, Outbox};
-use crate::pod_info::PodInfo;
+use crate::pod_info::{PREEMPTION_BY_SCHEDULER, PodInfo};
 use crate::preemption::Preemption;
 
 /// All writes of one preemption.
@@ -64,7 +64,7 @@ async fn delete(client: &Client, scheduler: &str, victim: &PodInfo) -> Result<()
         "status": {"conditions": [{
             "type": DISRUPTION_TARGET,
             "status": TRUE,
-            "reason": "PreemptionByScheduler",
+            "reason": PREEMPTION_BY_SCHEDULER,
             "message": format!("{scheduler}: preempting to accommodate a higher priority pod"),
             "lastTransitionTime": Time(Timestamp::now()),
         }]},

@@ -251,7 +251,9 @@ async fn victims_that_still_leave_are_waited_for() {
     bench.pod("important", &ranked("2", 10, json!({})));
     assert!(bench.preempt().is_some());
     let spec = ranked("2", 0, json!({"nodeName": "n"}));
-    let leaving = raw_pod("small", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), spec);
+    let mut leaving = raw_pod("small", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), spec);
+    let preempted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
+    leaving.status = serde_json::from_value(json!({"conditions": [preempted]})).unwrap();
     bench.see(Observation::Pod(Seen::Changed(Arc::new(PodInfo::of(&leaving)))));
     tokio::time::advance(std::time::Duration::from_secs(400)).await;
     let (name, refused) = bench.decide().unwrap();
@@ -260,6 +262,28 @@ async fn victims_that_still_leave_are_waited_for() {
     bench.delete("small");
     tokio::time::advance(std::time::Duration::from_secs(10)).await;
     assert_eq!(bench.bound(), ["important"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_victim_stuck_on_a_lost_node_is_not_waited_for() {
+    let mut bench = Bench::new(&["n", "m"]);
+    bench.runs("small", "n", "2", 0);
+    bench.runs("firm", "m", "2", 20);
+    bench.pod("important", &ranked("2", 10, json!({})));
+    assert_eq!(bench.preempt(), Some(("n".to_owned(), vec!["small".to_owned()])));
+    let preempted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
+    let spec = ranked("2", 0, json!({"nodeName": "n"}));
+    let mut leaving = raw_pod("small", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), spec);
+    leaving.status = serde_json::from_value(json!({"conditions": [preempted]})).unwrap();
+    bench.see(Observation::Pod(Seen::Changed(Arc::new(PodInfo::of(&leaving)))));
+    let mut lost = node("n", &json!({"cpu": "2", "memory": "4Gi", "pods": "110"}), &json!({}));
+    let taint = json!([{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}]);
+    lost.spec.as_mut().unwrap().taints = serde_json::from_value(taint).unwrap();
+    bench.see(Observation::Node(Seen::Changed(Box::new(lost))));
+    bench.delete("firm");
+    bench.runs("modest", "m", "2", 5);
+    tokio::time::advance(std::time::Duration::from_secs(400)).await;
+    assert_eq!(bench.preempt(), Some(("m".to_owned(), vec!["modest".to_owned()])));
 }
 
 #[tokio::test(start_paused = true)]
