@@ -49,8 +49,14 @@ struct Inner<K> {
     by_index: HashMap<String, HashSet<ObjectKey>>,
     /// Highest resourceVersion seen in any event.
     revision: u64,
-    /// Objects of a list that is not complete yet.
-    listing: Option<HashMap<ObjectKey, Arc<K>>>,
+    /// A list that is not complete yet.
+    listing: Option<Pending<K>>,
+}
+
+/// Objects of a list so far, and the highest resourceVersion among them: readers may trust it when they see them.
+struct Pending<K> {
+    objects: HashMap<ObjectKey, Arc<K>>,
+    revision: u64,
 }
 
 impl<K: Resource> Cache<K> {
@@ -107,19 +113,19 @@ impl<K: Resource> Cache<K> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         match event {
             Event::Init => {
-                inner.listing = Some(HashMap::new());
+                inner.listing = Some(Pending::new());
                 Vec::new()
             }
             Event::InitApply(object) => {
-                inner.see(&object);
-                let object = Arc::new(object);
-                let key = ObjectKey::of(object.as_ref());
-                inner.listing.get_or_insert_default().insert(key, object);
+                let listing = inner.listing.get_or_insert_with(Pending::new);
+                listing.revision = listing.revision.max(revision_of(&object));
+                listing.objects.insert(ObjectKey::of(&object), Arc::new(object));
                 Vec::new()
             }
             Event::InitDone => {
-                let listing = inner.listing.take().unwrap_or_default();
-                inner.replace(listing, self.index)
+                let listing = inner.listing.take().unwrap_or_else(Pending::new);
+                inner.revision = inner.revision.max(listing.revision);
+                inner.replace(listing.objects, self.index)
             }
             Event::Apply(object) => {
                 inner.see(&object);
@@ -135,6 +141,12 @@ impl<K: Resource> Cache<K> {
 
     fn read(&self) -> RwLockReadGuard<'_, Inner<K>> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K> Pending<K> {
+    fn new() -> Self {
+        Self { objects: HashMap::new(), revision: 0 }
     }
 }
 
@@ -276,6 +288,7 @@ mod tests {
             assert!(cache.apply(Event::InitApply(pod("a", name, version, None, ""))).is_empty());
         }
         assert_eq!(cache.all().len(), 3, "a list in progress is not seen");
+        assert_eq!(cache.revision(), 3, "nor is its revision");
         let mut changes: Vec<(bool, bool, String)> = cache
             .apply(Event::InitDone)
             .iter()
@@ -290,5 +303,6 @@ mod tests {
                 (true, true, "changed".to_owned()),
             ]
         );
+        assert_eq!(cache.revision(), 6);
     }
 }

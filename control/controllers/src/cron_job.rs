@@ -216,7 +216,8 @@ impl CronJobController {
         Ok(())
     }
 
-    /// The Job as the status lists it; `None` when it was made before and is over, or cannot be made any more.
+    /// The Job as the status lists it; `None` when it was made before and is over, is somebody else's (that time counts as
+    /// done, as upstream has it), or cannot be made any more.
     async fn create(
         &self,
         key: &ObjectKey,
@@ -236,9 +237,9 @@ impl CronJobController {
                 let found = api.get(&name).await.map_err(|e| Error::api(format!("get Job {name}"), e))?;
                 let ours = owner::controller_of(&found).map(|owner| owner.uid.as_str());
                 if ours != cron.metadata.uid.as_deref() {
-                    let object = format!("CronJob {key}");
-                    let reason = format!("the Job {name} exists and belongs to another");
-                    return Err(Error::Invalid { object, field: "metadata.name", reason });
+                    let message = format!("Error creating job: {name} exists and belongs to another");
+                    self.event(cron, Severity::Warning, "FailedCreate", message);
+                    return Ok(None);
                 }
                 Ok((!is_finished(&found)).then(|| reference(&found)))
             }

@@ -2,6 +2,7 @@
 //!
 //! In: DaemonSets, Nodes, Pods, ControllerRevisions. Out: pods pinned to nodes, revisions, status, Events.
 
+mod backoff;
 mod place;
 mod plan;
 #[cfg(test)]
@@ -15,25 +16,27 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use tokio::time::Instant;
 
 use crate::cache::Change;
 use crate::context::{Caches, Context, Controller, ControllerQueue, Informers, Outcome};
+use crate::daemonset::backoff::Backoff;
 use crate::daemonset::place::{place, pod_for};
 use crate::daemonset::plan::{Sites, Steps};
 use crate::error::Error;
 use crate::history;
 use crate::key::{ControllerName, ObjectKey};
 use crate::owner;
+use crate::owner::claims;
 use crate::patch::{self, Half};
 use crate::pod;
-use crate::pod_control::{PodControl, claims};
+use crate::pod_control::PodControl;
+use crate::pod_owner;
 use crate::recorder::Severity;
 use crate::revisions::Revisions;
 
 /// How soon to look again while the cache is behind our own writes; the watch normally comes first.
 const CATCH_UP: Duration = Duration::from_secs(1);
-/// How long a pod that ended is left on its node before another is tried there.
-const FAILED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The controller. Its keys are DaemonSets.
 pub(crate) struct DaemonSetController {
@@ -41,6 +44,7 @@ pub(crate) struct DaemonSetController {
     queue: ControllerQueue,
     pods: PodControl,
     revisions: Revisions,
+    backoff: Backoff,
 }
 
 impl DaemonSetController {
@@ -63,8 +67,12 @@ impl DaemonSetController {
             }
         });
         informers.pods.on_change({
-            let (queue, caches) = (queue.clone(), context.caches.clone());
-            move |change| enqueue_for_pod(&queue, &caches, change)
+            let (queue, sets) = (queue.clone(), context.caches.daemon_sets.clone());
+            move |change| {
+                pod_owner::enqueue_owners::<DaemonSet>(&queue, change);
+                let selector = |set: &DaemonSet| owner::selector(set, &set.spec.selector);
+                pod_owner::enqueue_adopters(&queue, &sets, selector, change);
+            }
         });
         informers.nodes.on_change({
             let (queue, caches) = (queue.clone(), context.caches.clone());
@@ -81,7 +89,7 @@ impl DaemonSetController {
                 }
             }
         });
-        Self { context: context.clone(), queue, pods, revisions }
+        Self { context: context.clone(), queue, pods, revisions, backoff: Backoff::default() }
     }
 
     async fn sync(&self, key: &ObjectKey) -> Result<Outcome, Error> {
@@ -108,11 +116,16 @@ impl DaemonSetController {
         let sites = plan::sites(&set, &caches.nodes.all(), &owned);
 
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
-        let known = self.revisions.of(key, set.as_ref(), &selector);
+        let known = self.revisions.claim(key, set.as_ref(), &selector).await?;
         let history = history::history(set.as_ref(), &set.spec.template, collisions, &known);
         let hash = history::hash_of(&history.current).to_owned();
         if caught_up && !self.revisions.write(key, &history).await? {
-            return self.count_collision(key, &set).await;
+            let count = |set: &mut DaemonSet| {
+                let count = &mut set.status.get_or_insert_default().collision_count;
+                *count = Some(count.unwrap_or(0).saturating_add(1));
+            };
+            self.revisions.name_is_taken(key, &set, count).await?;
+            return Ok(Outcome::Done);
         }
         let now = Timestamp::now();
         let worked = if caught_up { self.work(key, &set, &sites, &hash, now).await } else { Ok(None) };
@@ -139,25 +152,30 @@ impl DaemonSetController {
         now: Timestamp,
     ) -> Result<Option<Duration>, Error> {
         let mut steps = plan::manage(set, sites, hash, now);
-        let failed = std::mem::take(&mut steps.failed);
-        let (due, waiting): (Vec<_>, Vec<_>) = failed.into_iter().partition(|pod| is_due(pod, now));
-        for pod in &due {
-            let (name, node) = (pod.metadata.name.as_deref(), pod::bound_to(pod));
+        let uid = set.metadata.uid.clone().unwrap_or_default();
+        let mut again: Option<Duration> = None;
+        for pod in std::mem::take(&mut steps.failed) {
+            let (name, node) = (pod.metadata.name.as_deref(), pod::bound_to(&pod));
             let (name, node) = (name.unwrap_or_default(), node.unwrap_or_default());
+            let site = (uid.clone(), set.metadata.generation.unwrap_or(0), node.to_owned());
+            if let Err(wait) = self.backoff.replace(site, Instant::now()) {
+                again = Some(again.map_or(wait, |other| other.min(wait)));
+                continue;
+            }
             let message = format!(
                 "Found failed daemon pod {}/{name} on node {node}, will try to kill it",
                 key.namespace
             );
             self.event(set, Severity::Warning, "FailedDaemonPod", message);
+            steps.delete.push(pod);
         }
-        steps.delete.extend(due);
         let idle = steps.create_on.is_empty() && steps.delete.is_empty();
         self.apply(key, set, &steps, hash).await?;
         // Nodes come first: a rollout goes on when each has what it should.
         if idle {
             self.apply(key, set, &plan::roll(set, sites, hash, now), hash).await?;
         }
-        Ok((!waiting.is_empty()).then_some(FAILED_PAUSE))
+        Ok(again)
     }
 
     async fn apply(&self, key: &ObjectKey, set: &DaemonSet, steps: &Steps, hash: &str) -> Result<(), Error> {
@@ -183,15 +201,6 @@ impl DaemonSetController {
         }
     }
 
-    /// The revision's name is another's: the next hash is made with a higher count.
-    async fn count_collision(&self, key: &ObjectKey, set: &Arc<DaemonSet>) -> Result<Outcome, Error> {
-        let mut desired = (**set).clone();
-        let status = desired.status.get_or_insert_default();
-        status.collision_count = Some(status.collision_count.unwrap_or(0).saturating_add(1));
-        patch::update(&self.context.api(&key.namespace), Half::Status, set.as_ref(), &desired).await?;
-        Ok(Outcome::Done)
-    }
-
     fn event(&self, set: &DaemonSet, severity: Severity, reason: &'static str, message: String) {
         self.context.record(ControllerName::DaemonSet, set, severity, reason, message);
     }
@@ -204,30 +213,6 @@ impl Controller for DaemonSetController {
 
     fn enqueue_all(&self) {
         self.queue.add_all(&self.context.caches.daemon_sets);
-    }
-}
-
-/// A pod that ended long enough ago to be replaced: a node that refuses its pods must not be asked without end.
-fn is_due(pod: &Pod, now: Timestamp) -> bool {
-    let created = pod.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |time| time.0);
-    Duration::try_from(now.duration_since(created)).is_ok_and(|age| age >= FAILED_PAUSE)
-}
-
-/// Asks for a run of the DaemonSet that owns or owned the pod, or of all that might adopt it.
-fn enqueue_for_pod(queue: &ControllerQueue, caches: &Caches, change: &Change<Pod>) {
-    for pod in change.sides() {
-        if let Some(reference) = owner::controller_of_kind::<DaemonSet, Pod>(pod.as_ref()) {
-            queue.add(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), &reference.name));
-        }
-    }
-    let Some(pod) = change.new.as_ref().filter(|pod| owner::controller_of(pod.as_ref()).is_none()) else {
-        return;
-    };
-    for set in caches.daemon_sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default()) {
-        let selector = owner::selector(set.as_ref(), &set.spec.selector);
-        if selector.is_ok_and(|selector| owner::matches(&selector, pod.as_ref())) {
-            queue.add(ObjectKey::of(set.as_ref()));
-        }
     }
 }
 

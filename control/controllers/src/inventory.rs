@@ -1,6 +1,6 @@
 //! Which kinds the API serves, asked of the API itself, so that content of kinds nobody knew at build time counts too.
 //!
-//! In: aggregated discovery. Out: [`Inventory`]: the kinds in the version the server prefers, and a look-up by the
+//! In: aggregated discovery. Out: [`Inventory`]: every kind once, in its most stable version, and a look-up by the
 //! `apiVersion` and `kind` an owner reference names.
 
 use std::collections::HashMap;
@@ -60,7 +60,7 @@ impl Kind {
 /// Every kind that is served.
 #[derive(Debug, Default)]
 pub(crate) struct Inventory {
-    /// Each kind once, in the preferred version.
+    /// Each kind once. Kinds of one group need not share a version, so the group's preferred one would leave some out.
     pub(crate) preferred: Vec<Arc<Kind>>,
     by_type: HashMap<(String, String), Arc<Kind>>,
 }
@@ -78,7 +78,7 @@ impl Inventory {
                     inventory.know(Kind::new(resource, &capabilities));
                 }
             }
-            for (resource, capabilities) in group.recommended_resources() {
+            for (resource, capabilities) in group.resources_by_stability() {
                 inventory.preferred.push(Arc::new(Kind::new(resource, &capabilities)));
             }
         }

@@ -35,6 +35,7 @@ use crate::owner::{self, Claim};
 use crate::patch::{self, Half};
 use crate::pod;
 use crate::pod_control::PodControl;
+use crate::pod_owner;
 use crate::recorder::Severity;
 
 /// How soon to look again while the cache is behind our own writes; the watch normally comes first.
@@ -276,12 +277,5 @@ fn enqueue_owner(queue: &ControllerQueue, pod: &Pod) {
 /// Asks for a run of the Job that owns or owned the pod, or of all that might adopt it.
 fn enqueue_for_pod(queue: &ControllerQueue, caches: &Caches, change: &Change<Pod>) {
     change.sides().for_each(|pod| enqueue_owner(queue, pod));
-    let Some(pod) = change.new.as_ref().filter(|pod| owner::controller_of(pod.as_ref()).is_none()) else {
-        return;
-    };
-    for job in caches.jobs.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default()) {
-        if selector(&job).is_ok_and(|selector| owner::matches(&selector, pod.as_ref())) {
-            queue.add(ObjectKey::of(job.as_ref()));
-        }
-    }
+    pod_owner::enqueue_adopters(queue, &caches.jobs, selector, change);
 }

@@ -34,6 +34,7 @@ mod pod;
 mod pod_control;
 mod pod_disruption_budget;
 mod pod_gc;
+mod pod_owner;
 mod pod_template;
 mod recorder;
 mod replicaset;
@@ -48,4 +49,4 @@ mod ttl_after_finished;
 mod workqueue;
 
 pub use config::{ConfigError, ControllersConfig};
-pub use run::run;
+pub use run::{RunError, run};

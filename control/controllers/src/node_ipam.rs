@@ -5,6 +5,7 @@
 
 mod cidr_set;
 
+use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
@@ -77,7 +78,7 @@ impl NodeIpam {
         let api: Api<Node> = Api::all(self.context.client.clone());
         let result = patch::update(&api, Half::Main, &node, &desired).await;
         if result.as_ref().is_err_and(Error::is_refusal) {
-            self.pool.give_back(&chosen);
+            self.pool.give_back(&key.name);
         }
         match result {
             Err(error) if error.is_not_found() => Ok(Outcome::Done),
@@ -105,13 +106,15 @@ impl Controller for NodeIpam {
 struct Exhausted(IpNet);
 
 /// All ranges nodes can get. A choice made here and refused by the API is given back; one whose fate is unknown stays
-/// taken until the node tells (or until a restart), for a range given twice is worse than one lost.
+/// that node's, and is what the next attempt for it writes: a range is neither given twice nor lost.
 struct Pool {
     state: Mutex<PoolState>,
 }
 
 struct PoolState {
     sets: Vec<CidrSet>,
+    /// What was chosen for a node, until the node itself says it has it, or is gone.
+    chosen: HashMap<String, Vec<IpNet>>,
     /// Nodes that found nothing free; tried again when a range is released.
     starved: Vec<String>,
 }
@@ -129,7 +132,7 @@ impl Pool {
                 set
             })
             .collect();
-        Self { state: Mutex::new(PoolState { sets, starved: Vec::new() }) }
+        Self { state: Mutex::new(PoolState { sets, chosen: HashMap::new(), starved: Vec::new() }) }
     }
 
     fn is_empty(&self) -> bool {
@@ -139,6 +142,9 @@ impl Pool {
     /// One range of each family, or none at all.
     fn allocate(&self, node: &str) -> Result<Vec<IpNet>, Exhausted> {
         let mut state = self.lock();
+        if let Some(before) = state.chosen.get(node) {
+            return Ok(before.clone());
+        }
         let mut chosen = Vec::new();
         for position in 0..state.sets.len() {
             match state.sets[position].allocate() {
@@ -153,11 +159,14 @@ impl Pool {
                 }
             }
         }
+        state.chosen.insert(node.to_owned(), chosen.clone());
         Ok(chosen)
     }
 
-    fn give_back(&self, ranges: &[IpNet]) {
-        self.lock().release(ranges);
+    fn give_back(&self, node: &str) {
+        let mut state = self.lock();
+        let chosen = state.chosen.remove(node).unwrap_or_default();
+        state.release(&chosen);
     }
 
     /// Follows what the nodes say: ranges that appear are taken, those of a node that is gone are free.
@@ -166,7 +175,14 @@ impl Pool {
         if new.is_none() || old.and_then(uid) != new.and_then(uid) {
             state.release(&old.map(ranges).unwrap_or_default());
         }
-        for range in new.map(ranges).unwrap_or_default() {
+        let taken = new.map(ranges).unwrap_or_default();
+        if new.is_none() || !taken.is_empty() {
+            // A choice that came to nothing, or not to this, is free; below, what the node has is taken.
+            let name = new.or(old).and_then(|node| node.metadata.name.as_deref()).unwrap_or_default();
+            let chosen = state.chosen.remove(name).unwrap_or_default();
+            state.release(&chosen);
+        }
+        for range in taken {
             if !state.sets.iter_mut().any(|set| set.occupy(range)) && !state.sets.is_empty() {
                 tracing::warn!(node = new.and_then(|n| n.metadata.name.as_deref()), %range, "pod range lies outside the cluster CIDRs");
             }
@@ -238,6 +254,18 @@ mod tests {
         let pool = pool(&["10.1.0.0/16", "fd01::/48"], 24, 64);
         pool.observe(None, Some(&node("a", "1", &["10.1.1.0/24", "fd01::/64"])));
         assert_eq!(allocate(&pool, "b").unwrap(), ["10.1.2.0/24", "fd01:0:0:1::/64"]);
+    }
+
+    #[test]
+    fn pool_gives_the_same_again_until_the_node_has_it() {
+        let pool = pool(&["10.2.0.0/23"], 24, 64);
+        let first = allocate(&pool, "a").unwrap();
+        assert_eq!(allocate(&pool, "a").unwrap(), first, "the first write's fate was unknown");
+        assert_eq!(allocate(&pool, "b").unwrap(), ["10.2.1.0/24"]);
+        pool.observe(None, Some(&node("a", "1", &["10.2.0.0/24"])));
+        assert!(allocate(&pool, "c").is_err());
+        pool.give_back("b");
+        assert_eq!(allocate(&pool, "c").unwrap(), ["10.2.1.0/24"]);
     }
 
     #[test]

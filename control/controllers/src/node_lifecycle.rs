@@ -10,7 +10,7 @@
 //! the agent says Ready=True ──► taints off
 //! ```
 
-mod conditions;
+pub(crate) mod conditions;
 mod heartbeat;
 mod taints;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Controlling owners: who owns an object, who should, and the writes that make it so.
 //!
-//! In: an object, a would-be owner and its selector. Out: a verdict (pure); adoption and release (writes).
+//! In: objects, a would-be owner and its selector. Out: verdicts (pure); adoption and release (writes).
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use kube::{Api, Resource};
@@ -10,6 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use xebec_api::labels::Selector;
 
+use crate::cache::revision_of;
 use crate::error::Error;
 use crate::patch::{self, Half};
 
@@ -82,6 +84,64 @@ pub(crate) fn claim<O: Resource, K: Resource>(owner: &O, selector: &Selector, ob
         None if matches(selector, object) => Claim::Adopt,
         None => Claim::Ignore,
     }
+}
+
+/// Objects by what is to be done about their ownership.
+#[derive(Debug)]
+pub(crate) struct Claims<K> {
+    pub(crate) owned: Vec<Arc<K>>,
+    pub(crate) adopt: Vec<Arc<K>>,
+    pub(crate) release: Vec<Arc<K>>,
+}
+
+/// Sorts the candidates by ownership. Only `changeable` ones change their owner.
+pub(crate) fn claims<O: Resource, K: Resource>(
+    owner: &O,
+    selector: &Selector,
+    candidates: Vec<Arc<K>>,
+    changeable: impl Fn(&K) -> bool,
+) -> Claims<K> {
+    let mut claims = Claims { owned: Vec::new(), adopt: Vec::new(), release: Vec::new() };
+    for candidate in candidates {
+        match claim(owner, selector, candidate.as_ref()) {
+            Claim::Keep => claims.owned.push(candidate),
+            Claim::Adopt if changeable(&candidate) => claims.adopt.push(candidate),
+            Claim::Release if changeable(&candidate) => claims.release.push(candidate),
+            Claim::Adopt | Claim::Release | Claim::Ignore => {}
+        }
+    }
+    claims
+}
+
+/// Adopts and releases; those owned afterwards. `wrote` is told the revision of every write.
+pub(crate) async fn claim_all<O, K>(
+    api: &Api<K>,
+    owners: &Api<O>,
+    owner: &O,
+    claims: Claims<K>,
+    wrote: impl Fn(u64),
+) -> Result<Vec<Arc<K>>, Error>
+where
+    O: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let Claims { mut owned, adopt: orphans, release: strays } = claims;
+    if !orphans.is_empty() {
+        may_adopt(owners, owner).await?;
+    }
+    let reference = controller_reference(owner);
+    for orphan in orphans {
+        if let Some(adopted) = adopt(api, &reference, orphan.as_ref()).await? {
+            wrote(revision_of(&adopted));
+            owned.push(Arc::new(adopted));
+        }
+    }
+    for stray in strays {
+        if let Some(released) = release(api, &reference, stray.as_ref()).await? {
+            wrote(revision_of(&released));
+        }
+    }
+    Ok(owned)
 }
 
 /// Makes `owner` the controller of `object`. `None` when the object is gone.

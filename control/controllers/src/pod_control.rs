@@ -12,7 +12,6 @@ use kube::Resource;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::core::NamespaceResourceScope;
 use serde::de::DeserializeOwned;
-use xebec_api::labels::Selector;
 use xebec_api::wellknown::reasons::workload;
 
 use crate::cache::revision_of;
@@ -20,7 +19,7 @@ use crate::context::Context;
 use crate::error::{Error, is_conflict, is_not_found, namespace_is_terminating};
 use crate::expectations::Expectations;
 use crate::key::{ControllerName, ObjectKey};
-use crate::owner::{self, Claim};
+use crate::owner::{self, Claims};
 use crate::recorder::Severity;
 
 /// Writes pods in the name of one controller.
@@ -28,33 +27,6 @@ pub(crate) struct PodControl {
     context: Context,
     controller: ControllerName,
     pub(crate) expectations: Arc<Expectations>,
-}
-
-/// Pods by what is to be done about their ownership.
-#[derive(Debug, Default)]
-pub(crate) struct Claims {
-    pub(crate) owned: Vec<Arc<Pod>>,
-    pub(crate) adopt: Vec<Arc<Pod>>,
-    pub(crate) release: Vec<Arc<Pod>>,
-}
-
-/// Sorts the candidates by ownership. Only `changeable` ones change their owner.
-pub(crate) fn claims<O: Resource>(
-    owner: &O,
-    selector: &Selector,
-    candidates: Vec<Arc<Pod>>,
-    changeable: impl Fn(&Pod) -> bool,
-) -> Claims {
-    let mut claims = Claims::default();
-    for candidate in candidates {
-        match owner::claim(owner, selector, candidate.as_ref()) {
-            Claim::Keep => claims.owned.push(candidate),
-            Claim::Adopt if changeable(&candidate) => claims.adopt.push(candidate),
-            Claim::Release if changeable(&candidate) => claims.release.push(candidate),
-            Claim::Adopt | Claim::Release | Claim::Ignore => {}
-        }
-    }
-    claims
 }
 
 impl PodControl {
@@ -67,32 +39,13 @@ impl PodControl {
         &self,
         key: &ObjectKey,
         owner: &O,
-        claims: Claims,
+        claims: Claims<Pod>,
     ) -> Result<Vec<Arc<Pod>>, Error>
     where
         O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
     {
-        let Claims { mut owned, adopt, release } = claims;
-        if adopt.is_empty() && release.is_empty() {
-            return Ok(owned);
-        }
-        let reference = owner::controller_reference(owner);
-        let api = self.context.api::<Pod>(&key.namespace);
-        if !adopt.is_empty() {
-            owner::may_adopt(&self.context.api(&key.namespace), owner).await?;
-        }
-        for pod in adopt {
-            if let Some(adopted) = owner::adopt(&api, &reference, pod.as_ref()).await? {
-                self.expectations.wrote(key, revision_of(&adopted));
-                owned.push(Arc::new(adopted));
-            }
-        }
-        for pod in release {
-            if let Some(released) = owner::release(&api, &reference, pod.as_ref()).await? {
-                self.expectations.wrote(key, revision_of(&released));
-            }
-        }
-        Ok(owned)
+        let (pods, owners) = (self.context.api(&key.namespace), self.context.api(&key.namespace));
+        owner::claim_all(&pods, &owners, owner, claims, |at| self.expectations.wrote(key, at)).await
     }
 
     /// Creates pods in batches of 1, 2, 4, …: when the first is refused (a quota, say), the rest is not tried.

@@ -19,6 +19,7 @@ use crate::context::{Context, Controller, ControllerQueue, Informers, Outcome};
 use crate::disruption;
 use crate::error::{Error, is_conflict, is_not_found};
 use crate::key::{ControllerName, ObjectKey};
+use crate::node_lifecycle::conditions::{Readiness, readiness};
 use crate::patch::{self, Half};
 use crate::pod;
 
@@ -163,9 +164,15 @@ fn node_of(nodes: &crate::cache::Cache<Node>, pod: &Pod) -> Option<Arc<Node>> {
     nodes.get(&ObjectKey::cluster(pod::bound_to(pod)?))
 }
 
-/// An administrator declared that the machine is off.
+/// An administrator declared that the machine is off, and no agent there says otherwise: what runs must not lose its
+/// object.
 fn is_out_of_service(node: &Node) -> bool {
-    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == OUT_OF_SERVICE)
+    readiness(node) != Readiness::Ready
+        && node
+            .spec
+            .iter()
+            .flat_map(|spec| spec.taints.iter().flatten())
+            .any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 fn removal(pod: &Pod, node: Option<&Node>) -> Option<Removal> {
@@ -205,19 +212,25 @@ mod tests {
         .unwrap()
     }
 
-    fn node(taint: Option<&str>) -> Node {
+    fn node(taint: Option<&str>, ready: &str) -> Node {
         let taints = taint.map(|key| vec![json!({"key": key, "effect": "NoExecute"})]);
-        serde_json::from_value(json!({"metadata": {"name": "n"}, "spec": {"taints": taints}})).unwrap()
+        serde_json::from_value(json!({
+            "metadata": {"name": "n"}, "spec": {"taints": taints},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        }))
+        .unwrap()
     }
 
     #[test]
     fn removal_is_for_pods_nobody_will_finish() {
-        let (well, dead) = (node(None), node(Some(OUT_OF_SERVICE)));
+        let (well, dead) = (node(None, "True"), node(Some(OUT_OF_SERVICE), "Unknown"));
+        let contradicts = node(Some(OUT_OF_SERVICE), "True");
         let cases = [
             (pod("1", Some("n"), "Running", false), Some(&well), None),
             (pod("1", Some("n"), "Running", true), Some(&well), None),
             (pod("1", Some("n"), "Running", false), None, Some(Removal::Orphan)),
             (pod("1", Some("n"), "Running", true), Some(&dead), Some(Removal::OutOfService)),
+            (pod("1", Some("n"), "Running", true), Some(&contradicts), None),
             (pod("1", Some("n"), "Running", false), Some(&dead), None),
             (pod("1", None, "Pending", true), None, Some(Removal::NeverStarted)),
             (pod("1", None, "Pending", false), None, None),

@@ -20,6 +20,8 @@ use crate::error::is_not_found;
 
 const QUEUE: usize = 1024;
 const REMEMBERED: usize = 4096;
+/// One write; those that wait behind it are no older than this times the queue.
+const TIMEOUT: Duration = Duration::from_secs(10);
 const REPEAT_WINDOW: Duration = Duration::from_secs(600);
 /// Writes one object may cause at once, and how long one takes to come back (upstream's spam filter).
 const BURST: f64 = 25.0;
@@ -130,8 +132,10 @@ impl EventWriter {
                 },
             };
             self.forget_old(Instant::now());
-            if let Err(error) = self.write(occurrence).await {
-                tracing::debug!(%error, "event not written");
+            match tokio::time::timeout(TIMEOUT, self.write(occurrence)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "event not written"),
+                Err(_) => tracing::debug!("event not written in {TIMEOUT:?}"),
             }
         }
     }

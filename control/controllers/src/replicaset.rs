@@ -18,14 +18,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use xebec_api::wellknown::reasons::workload;
 
-use crate::cache::{Cache, Change};
 use crate::context::{Context, Controller, ControllerQueue, Informers, Outcome};
 use crate::error::Error;
 use crate::key::ObjectKey;
 use crate::owner;
+use crate::owner::claims;
 use crate::patch::{self, Half};
 use crate::pod;
-use crate::pod_control::{PodControl, claims};
+use crate::pod_control::PodControl;
+use crate::pod_owner;
 use crate::pod_template::pod_from;
 use crate::replicaset::plan::{Failure, Scale};
 use crate::replicaset::replicated::Replicated;
@@ -59,7 +60,11 @@ impl<K: Replicated> ReplicaSetController<K> {
         });
         informers.pods.on_change({
             let (queue, sets) = (queue.clone(), K::cache(&context.caches).clone());
-            move |change| enqueue_for_pod(&queue, &sets, change)
+            move |change| {
+                pod_owner::enqueue_owners::<K>(&queue, change);
+                let selector = |set: &K| owner::selector(set, &set.as_replica_set().spec.selector);
+                pod_owner::enqueue_adopters(&queue, &sets, selector, change);
+            }
         });
         Self { context: context.clone(), queue, pods, kind: PhantomData }
     }
@@ -134,29 +139,5 @@ impl<K: Replicated> Controller for ReplicaSetController<K> {
 
     fn enqueue_all(&self) {
         self.queue.add_all(K::cache(&self.context.caches));
-    }
-}
-
-/// Asks for a run of the set that owns or owned the pod, or of all that might adopt it.
-fn enqueue_for_pod<K: Replicated>(queue: &ControllerQueue, sets: &Cache<K>, change: &Change<Pod>) {
-    for pod in change.sides() {
-        if let Some(reference) = owner::controller_of_kind::<K, Pod>(pod.as_ref()) {
-            queue.add(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), &reference.name));
-        }
-    }
-    let Some(pod) = change.new.as_ref().filter(|pod| owner::controller_of(pod.as_ref()).is_none()) else {
-        return;
-    };
-    let news = change.old.as_ref().is_none_or(|old| {
-        old.metadata.labels != pod.metadata.labels || owner::controller_of(old.as_ref()).is_some()
-    });
-    if !news {
-        return;
-    }
-    for set in sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default()) {
-        let selector = owner::selector(set.as_ref(), &set.as_replica_set().spec.selector);
-        if selector.is_ok_and(|selector| owner::matches(&selector, pod.as_ref())) {
-            queue.add(ObjectKey::of(set.as_ref()));
-        }
     }
 }

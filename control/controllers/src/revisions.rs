@@ -1,12 +1,16 @@
 //! Reads and writes an owner's ControllerRevisions.
 //!
-//! In: an owner, a [`History`]. Out: revisions written and removed; those written are expected in the cache.
+//! In: an owner, a [`History`]. Out: revisions adopted, written and removed; those written are expected in the cache.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::Resource;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use xebec_api::labels::Selector;
 
 use crate::cache::revision_of;
@@ -15,7 +19,7 @@ use crate::error::{Error, is_already_exists, is_conflict, is_not_found, namespac
 use crate::expectations::Expectations;
 use crate::history::History;
 use crate::key::ObjectKey;
-use crate::owner;
+use crate::owner::{self, claims};
 use crate::patch::{self, Half};
 
 /// The revisions of one controller's objects.
@@ -29,20 +33,51 @@ impl Revisions {
         Self { context: context.clone(), expectations: Arc::default() }
     }
 
-    /// Those the owner controls.
-    pub(crate) fn of<O: Resource>(
+    /// Those the owner controls, after it has adopted those nobody does: what an owner of this name left behind when it
+    /// was deleted without them is its successor's history.
+    pub(crate) async fn claim<O>(
         &self,
         key: &ObjectKey,
         owner: &O,
         selector: &Selector,
-    ) -> Vec<Arc<ControllerRevision>> {
-        let uid = owner.meta().uid.as_deref().unwrap_or_default();
-        let mut known = self.context.caches.controller_revisions.controlled_by(uid);
-        known.retain(|revision| {
-            revision.metadata.namespace.as_deref() == Some(&key.namespace)
-                && owner::matches(selector, revision.as_ref())
-        });
-        known
+    ) -> Result<Vec<Arc<ControllerRevision>>, Error>
+    where
+        O: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    {
+        let cache = &self.context.caches.controller_revisions;
+        let mut candidates = cache.controlled_by(owner.meta().uid.as_deref().unwrap_or_default());
+        candidates.extend(cache.uncontrolled_in(&key.namespace));
+        let claims = claims(owner, selector, candidates, |_| true);
+        owner::claim_all(
+            &self.context.api(&key.namespace),
+            &self.context.api(&key.namespace),
+            owner,
+            claims,
+            |at| {
+                self.expectations.wrote(key, at);
+            },
+        )
+        .await
+    }
+
+    /// The current revision's name is another's: the next hash is made with a higher count.
+    pub(crate) async fn name_is_taken<O>(
+        &self,
+        key: &ObjectKey,
+        owner: &Arc<O>,
+        count: impl FnOnce(&mut O),
+    ) -> Result<(), Error>
+    where
+        O: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let mut desired = (**owner).clone();
+        count(&mut desired);
+        patch::update(&self.context.api(&key.namespace), Half::Status, owner.as_ref(), &desired).await?;
+        Ok(())
     }
 
     /// Brings the current revision into the API. `false`: its name is taken by another's.

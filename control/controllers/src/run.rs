@@ -52,14 +52,27 @@ const SYNC_REMINDER: Duration = Duration::from_secs(10);
 /// Failures of one key from which on they are logged as a warning: the first few are conflicts that solve themselves.
 const QUIET_FAILURES: u32 = 3;
 
+/// Why the controllers do not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A bug: to be started anew.
+    #[error("a watch or the event writer ended before its time: {0}")]
+    TaskEnded(String),
+}
+
 type Controllers = Vec<(ControllerName, Arc<dyn Controller>)>;
 
-/// Runs all controllers until `shutdown`. Fails only on a configuration that cannot work.
+/// Runs all controllers until `shutdown`.
+///
+/// # Errors
+/// On a configuration that cannot work, and when a watch ends or panics before `shutdown`.
 pub async fn run(
     client: Client,
     config: ControllersConfig,
     shutdown: CancellationToken,
-) -> Result<(), ConfigError> {
+) -> Result<(), RunError> {
     config.validate()?;
     let mut informers = Informers::new(&client);
     let (recorder, event_writer) = Recorder::new(client.clone());
@@ -81,6 +94,7 @@ pub async fn run(
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
+                error = first_failure(&mut tasks, &shutdown) => return Err(error),
                 _ = synced.wait_for(|synced| *synced) => break,
                 () = tokio::time::sleep(SYNC_REMINDER) => {
                     tracing::info!(kind, "controllers wait for the first list");
@@ -89,9 +103,26 @@ pub async fn run(
         }
     }
     tracing::info!("controllers run");
-    work(&queue, &controllers, config.workers, &shutdown).await;
+    let ended = tokio::select! {
+        () = work(&queue, &controllers, config.workers, &shutdown) => Ok(()),
+        error = first_failure(&mut tasks, &shutdown) => Err(error),
+    };
     tasks.shutdown().await;
-    Ok(())
+    ended
+}
+
+/// Informers go on until shutdown. One that ends before leaves a cache that never changes again, on which nothing may
+/// be decided.
+async fn first_failure(tasks: &mut JoinSet<()>, shutdown: &CancellationToken) -> RunError {
+    let ended = tasks.join_next().await;
+    if shutdown.is_cancelled() {
+        return std::future::pending().await;
+    }
+    let how = match ended {
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(())) | None => "it returned".to_owned(),
+    };
+    RunError::TaskEnded(how)
 }
 
 /// The controllers, and what the metadata watches tell of them.
@@ -253,6 +284,16 @@ mod tests {
         });
         work(&queue, &controllers, 2, &shutdown).await;
         stub.runs.load(Ordering::SeqCst)
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_ends_before_its_time_is_an_error_and_at_shutdown_none() {
+        let (mut tasks, shutdown) = (JoinSet::new(), CancellationToken::new());
+        tasks.spawn(async { panic!("planted") });
+        assert!(first_failure(&mut tasks, &shutdown).await.to_string().contains("planted"));
+        shutdown.cancel();
+        tasks.spawn(async {});
+        assert!(first_failure(&mut tasks, &shutdown).now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,14 +18,15 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, StatefulSet};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, PodTemplateSpec};
 use kube::api::PostParams;
 
-use crate::cache::Change;
-use crate::context::{Caches, Context, Controller, ControllerQueue, Informers, Outcome};
+use crate::context::{Context, Controller, ControllerQueue, Informers, Outcome};
 use crate::error::{Error, is_already_exists, namespace_is_terminating};
 use crate::history::{self, History};
 use crate::key::{ControllerName, ObjectKey};
 use crate::owner;
+use crate::owner::claims;
 use crate::patch::{self, Half};
-use crate::pod_control::{PodControl, claims};
+use crate::pod_control::PodControl;
+use crate::pod_owner;
 use crate::recorder::Severity;
 use crate::revisions::Revisions;
 use crate::statefulset::plan::{Pods, Step, Target};
@@ -67,8 +68,12 @@ impl StatefulSetController {
             }
         });
         informers.pods.on_change({
-            let (queue, caches) = (queue.clone(), context.caches.clone());
-            move |change| enqueue_for_pod(&queue, &caches, change)
+            let (queue, sets) = (queue.clone(), context.caches.stateful_sets.clone());
+            move |change| {
+                pod_owner::enqueue_owners::<StatefulSet>(&queue, change);
+                let selector = |set: &StatefulSet| owner::selector(set, &set.spec.selector);
+                pod_owner::enqueue_adopters(&queue, &sets, selector, change);
+            }
         });
         Self { context: context.clone(), queue, pods, revisions }
     }
@@ -97,10 +102,15 @@ impl StatefulSetController {
         let owned = self.pods.claim(key, set.as_ref(), claims).await?;
 
         let collisions = set.status.as_ref().and_then(|status| status.collision_count);
-        let known = self.revisions.of(key, set.as_ref(), &selector);
+        let known = self.revisions.claim(key, set.as_ref(), &selector).await?;
         let history = history::history(set.as_ref(), &set.spec.template, collisions, &known);
         if !self.revisions.write(key, &history).await? {
-            return self.count_collision(key, &set).await;
+            let count = |set: &mut StatefulSet| {
+                let count = &mut set.status.get_or_insert_default().collision_count;
+                *count = Some(count.unwrap_or(0).saturating_add(1));
+            };
+            self.revisions.name_is_taken(key, &set, count).await?;
+            return Ok(Outcome::Done);
         }
         let versions = versions(&set, &history, &known);
         let pods = plan::by_ordinal(&set, &owned);
@@ -187,15 +197,6 @@ impl StatefulSetController {
             written => written.map(drop),
         }
     }
-
-    /// The revision's name is another's: the next hash is made with a higher count.
-    async fn count_collision(&self, key: &ObjectKey, set: &Arc<StatefulSet>) -> Result<Outcome, Error> {
-        let mut desired = (**set).clone();
-        let status = desired.status.get_or_insert_default();
-        status.collision_count = Some(status.collision_count.unwrap_or(0).saturating_add(1));
-        patch::update(&self.context.api(&key.namespace), Half::Status, set.as_ref(), &desired).await?;
-        Ok(Outcome::Done)
-    }
 }
 
 impl Controller for StatefulSetController {
@@ -217,22 +218,4 @@ fn versions(set: &StatefulSet, history: &History, known: &[Arc<ControllerRevisio
     let held = current.and_then(|revision| Some((name(revision), history::template_of(revision)?)));
     let (current, template) = held.unwrap_or_else(|| (update.clone(), set.spec.template.clone()));
     Versions { target: Target { current, update }, current: template }
-}
-
-/// Asks for a run of the StatefulSet that owns or owned the pod, or of all that might adopt it.
-fn enqueue_for_pod(queue: &ControllerQueue, caches: &Caches, change: &Change<Pod>) {
-    for pod in change.sides() {
-        if let Some(reference) = owner::controller_of_kind::<StatefulSet, Pod>(pod.as_ref()) {
-            queue.add(ObjectKey::new(pod.metadata.namespace.clone().unwrap_or_default(), &reference.name));
-        }
-    }
-    let Some(pod) = change.new.as_ref().filter(|pod| owner::controller_of(pod.as_ref()).is_none()) else {
-        return;
-    };
-    for set in caches.stateful_sets.in_namespace(pod.metadata.namespace.as_deref().unwrap_or_default()) {
-        let selector = owner::selector(set.as_ref(), &set.spec.selector);
-        if selector.is_ok_and(|selector| owner::matches(&selector, pod.as_ref())) {
-            queue.add(ObjectKey::of(set.as_ref()));
-        }
-    }
 }

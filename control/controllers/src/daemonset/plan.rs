@@ -76,8 +76,10 @@ pub(crate) fn manage(set: &DaemonSet, sites: &Sites, hash: &str, now: Timestamp)
             site.pods.iter().cloned().partition(|p| pod::is_terminating(p));
         match site.place {
             Place::Leave => steps.delete.extend(here),
-            // A pod that leaves still holds its ports and its memory.
-            Place::Run if here.is_empty() && leaving.is_empty() => steps.create_on.push(node.clone()),
+            // A pod that leaves still holds its ports and its memory, unless it has ended.
+            Place::Run if here.is_empty() && leaving.iter().all(|pod| pod::is_terminal(pod)) => {
+                steps.create_on.push(node.clone());
+            }
             Place::Run | Place::Keep => {
                 let (ended, running): (Vec<_>, Vec<_>) =
                     here.into_iter().partition(|pod| pod::is_terminal(pod));

@@ -130,7 +130,7 @@ fn claims_leave_finished_pods_alone() {
         )
     };
     let moved = pod("moved", "n", LONG_READY, json!({"metadata": {"labels": {"app": "other"}}}));
-    let claims = crate::pod_control::claims(
+    let claims = owner::claims(
         &set,
         &selector,
         vec![orphan("Running"), orphan("Failed"), moved],

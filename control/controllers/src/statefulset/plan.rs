@@ -123,29 +123,22 @@ pub(crate) fn steps(set: &StatefulSet, pods: &Pods, target: &Target, now: Timest
     steps
 }
 
-/// The next pods of an old revision, from the highest ordinal down to the partition.
+/// The next pods of an old revision, from the highest ordinal down to the partition. Every pod of the set that does not
+/// serve counts against `maxUnavailable`.
 fn roll(set: &StatefulSet, pods: &Pods, target: &Target, now: Timestamp) -> Vec<Step> {
     if !is_rolling(set) {
         return Vec::new();
     }
-    let mut room = max_unavailable(set);
-    let mut steps = Vec::new();
-    for ordinal in (partition(set)..ordinals(set).end).rev() {
-        let Some(pod) = pods.get(&ordinal) else {
-            continue;
-        };
-        let old = revision_of(pod) != target.update;
-        if old && !pod::is_terminating(pod) {
-            steps.push(Step::Delete(pod.clone()));
-        } else if is_healthy(set, pod, now) {
-            continue;
-        }
-        room = room.saturating_sub(1);
-        if room == 0 {
-            break;
-        }
-    }
-    steps
+    let limit = max_unavailable(set);
+    let unhealthy =
+        ordinals(set).filter_map(|ordinal| pods.get(&ordinal)).filter(|pod| !is_healthy(set, pod, now));
+    let room = limit.saturating_sub(unhealthy.count());
+    let old = (partition(set)..ordinals(set).end).rev().filter_map(|ordinal| pods.get(&ordinal));
+    let old = old.filter(|pod| revision_of(pod) != target.update && !pod::is_terminating(pod));
+    let (healthy, broken): (Vec<_>, Vec<_>) = old.partition(|pod| is_healthy(set, pod, now));
+    // Those that serve nobody go first: their end costs nothing, and their next revision may be the cure.
+    let going = broken.into_iter().take(limit).chain(healthy.into_iter().take(room));
+    going.map(|pod| Step::Delete(pod.clone())).collect()
 }
 
 /// The status these pods amount to.

@@ -122,6 +122,22 @@ fn update_goes_from_the_top_down_to_the_partition() {
 }
 
 #[test]
+fn pods_anywhere_that_do_not_serve_count_against_the_limit() {
+    let limited = |partition: i32| {
+        set(&json!({
+            "podManagementPolicy": "Parallel",
+            "updateStrategy": {"rollingUpdate": {"maxUnavailable": 2, "partition": partition}},
+        }))
+    };
+    let below = [member(0, "old", "broken"), member(1, "old", "ready"), member(2, "old", "ready")];
+    assert_eq!(short(&limited(1), &below), ["-web-2"], "one below the partition is away already");
+    let leaving = [member(0, "old", "ready"), member(1, "old", "leaving"), member(2, "new", "broken")];
+    assert!(short(&limited(0), &leaving).is_empty());
+    let stuck = [member(0, "old", "broken"), member(1, "old", "broken"), member(2, "old", "ready")];
+    assert_eq!(short(&limited(0), &stuck), ["-web-1", "-web-0"], "what serves nobody goes first");
+}
+
+#[test]
 fn status_reaches_the_new_revision_when_all_pods_are_of_it() {
     let set = set(&json!({}));
     let now: Timestamp = "2026-01-01T00:01:00Z".parse().unwrap();

@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
 use kube::{Api, Resource};
 use serde_json::{Value, json};
 
@@ -148,4 +151,49 @@ async fn namespace_goes_with_its_content_and_waits_for_finalizers() {
     assert!(
         Api::<Secret>::all(plane.client.clone()).list(&Default::default()).await.unwrap().items.is_empty()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespace_takes_along_kinds_of_every_version_of_a_group() {
+    let plane = ControlPlane::start(0).await;
+    let mut resources = Vec::new();
+    for (kind, version) in [("Apple", "v1"), ("Pear", "v1alpha1")] {
+        let plural = format!("{}s", kind.to_lowercase());
+        let definition = json!({
+            "metadata": {"name": format!("{plural}.fruit.example.com")},
+            "spec": {
+                "group": "fruit.example.com", "scope": "Namespaced",
+                "names": {"plural": plural, "singular": kind.to_lowercase(), "kind": kind},
+                "versions": [{"name": version, "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object"}}}],
+            },
+        });
+        let definition: CustomResourceDefinition = serde_json::from_value(definition).unwrap();
+        plane.all::<CustomResourceDefinition>().create(&PostParams::default(), &definition).await.unwrap();
+        resources.push(ApiResource {
+            group: "fruit.example.com".to_owned(),
+            version: version.to_owned(),
+            api_version: format!("fruit.example.com/{version}"),
+            kind: kind.to_owned(),
+            plural,
+        });
+    }
+    for resource in &resources {
+        let api: Api<DynamicObject> = Api::namespaced_with(plane.client.clone(), NAMESPACE, resource);
+        let one = DynamicObject::new("one", resource);
+        // A definition is served a moment after it was accepted.
+        let made = async {
+            while api.create(&PostParams::default(), &one).await.is_err() {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(crate::control_plane::PATIENCE, made).await.unwrap();
+    }
+    let namespaces = plane.all::<Namespace>();
+    namespaces.delete(NAMESPACE, &DeleteParams::default()).await.unwrap();
+    until_gone(&namespaces, NAMESPACE).await;
+    for resource in &resources {
+        let api: Api<DynamicObject> = Api::all_with(plane.client.clone(), resource);
+        assert!(api.list(&Default::default()).await.unwrap().items.is_empty(), "{} stays", resource.kind);
+    }
 }

@@ -282,3 +282,25 @@ async fn suspended_and_unreadable_cron_jobs_start_nothing() {
     let refused = crons.patch("c", &PatchParams::default(), &Patch::Merge(&broken)).await.unwrap_err();
     assert!(refused.to_string().contains("unknown time zone Nowhere/Land"), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_elses_job_of_the_due_name_does_not_stop_a_schedule() {
+    let plane = ControlPlane::start(1).await;
+    // Jobs are named after the minute they are due in: the next few names are taken.
+    let minute = jiff::Timestamp::now().as_second() / 60;
+    for taken in minute..minute + 3 {
+        plane.create::<Job>(job(&format!("c-{taken}"), None, &json!({"suspend": true}))).await;
+    }
+    let crons = plane.api::<CronJob>();
+    plane.create::<CronJob>(cron_job("@every 1s", Some("0"), &json!({}))).await;
+    let time = |cron: &CronJob| cron.status.as_ref()?.last_schedule_time.as_ref().map(|time| time.0);
+    let first = until_object("one time was due", &crons, "c", |cron| time(cron).is_some()).await;
+    until_object("it went on", &crons, "c", |cron| time(cron) > time(&first)).await;
+    until("it is told", &plane.api::<Event>(), |events| {
+        events.iter().any(|event| {
+            event.reason.as_deref() == Some("FailedCreate")
+                && event.message.as_deref().is_some_and(|m| m.ends_with("exists and belongs to another"))
+        })
+    })
+    .await;
+}

@@ -117,12 +117,17 @@ async fn node_that_renews_its_lease_stays_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_node_that_falls_silent_keeps_its_pods() {
     let mut plane = plane(1).await;
-    let nodes = plane.all::<Node>();
+    let (nodes, pods) = (plane.all::<Node>(), plane.api::<Pod>());
+    plane.create::<Deployment>(deployment("web", 2, "nginx")).await;
+    until("2 ready", &pods, |pods| pods.len() == 2 && pods.iter().all(pod_ready)).await;
     plane.node("node-0").power_off();
-    until_object("unreachable", &nodes, "node-0", |node| {
-        ready(node) == Some("Unknown") && taints(node) == ["unreachable:NoSchedule"]
-    })
-    .await;
+    until_object("unreachable", &nodes, "node-0", |node| ready(node) == Some("Unknown")).await;
+    // Where every node is silent, it is the control plane that is cut off: nothing is evicted.
+    let evicted = until("something goes", &pods, |pods| {
+        pods.len() != 2 || pods.iter().any(|pod| pod.metadata.deletion_timestamp.is_some())
+    });
+    assert!(tokio::time::timeout(GRACE * 2, evicted).await.is_err());
+    assert_eq!(taints(&nodes.get("node-0").await.unwrap()), ["unreachable:NoSchedule"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
-use crate::wait::{until, until_object};
+use crate::wait::{until, until_gone, until_object};
 
 fn stateful_set(replicas: i32, extra: &Value) -> Value {
     let mut set = json!({
@@ -167,4 +167,28 @@ async fn broken_update_is_undone_by_the_revision_it_came_from() {
     })
     .await;
     assert!(pods.list(&Default::default()).await.unwrap().items.iter().all(is_ready));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revisions_left_behind_are_the_successors_history() {
+    let plane = ControlPlane::start(1).await;
+    let (sets, revisions) = (plane.api::<StatefulSet>(), plane.api::<ControllerRevision>());
+    plane.create::<StatefulSet>(stateful_set(1, &json!({}))).await;
+    until_object("settled", &sets, "db", |set| settled(set, 1)).await;
+    sets.delete("db", &DeleteParams::orphan()).await.unwrap();
+    until("nobody's", &revisions, |all| {
+        all.len() == 1 && all[0].metadata.owner_references.iter().flatten().next().is_none()
+    })
+    .await;
+    until_gone(&sets, "db").await;
+    let second: StatefulSet = plane.create(stateful_set(1, &json!({}))).await;
+    let owned = until("adopted", &revisions, |all| {
+        all.iter().all(|revision| {
+            let owners = revision.metadata.owner_references.iter().flatten();
+            owners.into_iter().any(|owner| Some(&owner.uid) == second.metadata.uid.as_ref())
+        })
+    })
+    .await;
+    assert_eq!(owned.len(), 1, "the same template needs no second revision");
+    until_object("settled", &sets, "db", |set| settled(set, 1)).await;
 }

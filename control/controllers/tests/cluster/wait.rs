@@ -1,4 +1,4 @@
-//! Waits for what must become true, by asking for it again on every change of the objects concerned.
+//! Waits for what must become true, looking at every state on the way: a condition that asserts sees what lasts a moment.
 //!
 //! In: an API and a condition. Out: the objects once it holds, or a panic that says what was seen last.
 
@@ -18,26 +18,33 @@ where
 {
     let mut last = Vec::new();
     let found = tokio::time::timeout(PATIENCE, async {
-        loop {
-            let list = api.list(&ListParams::default()).await.unwrap();
-            if holds(&list.items) {
-                return list.items;
-            }
-            last = list.items;
-            let version = list.metadata.resource_version.unwrap();
+        let list = api.list(&ListParams::default()).await.unwrap();
+        last = list.items;
+        let mut version = list.metadata.resource_version.unwrap();
+        while !holds(&last) {
             let changes = api.watch(&WatchParams::default().disable_bookmarks(), &version).await.unwrap();
             let mut changes = std::pin::pin!(changes);
-            // Any change is a reason to look again.
-            while let Some(Ok(change)) = changes.next().await {
-                if !matches!(change, WatchEvent::Bookmark(_)) {
-                    break;
+            while let Some(change) = changes.next().await {
+                let (object, there) = match change {
+                    Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => (object, true),
+                    Ok(WatchEvent::Deleted(object)) => (object, false),
+                    Ok(WatchEvent::Bookmark(_)) => continue,
+                    Ok(WatchEvent::Error(error)) => panic!("{what}: the watch failed: {error:?}"),
+                    // The server was stopped; the watch goes on where it was.
+                    Err(_) => break,
+                };
+                version = object.meta().resource_version.clone().unwrap();
+                last.retain(|known| known.meta().uid != object.meta().uid);
+                last.extend(there.then_some(object));
+                if holds(&last) {
+                    return;
                 }
             }
         }
     })
     .await;
     match found {
-        Ok(objects) => objects,
+        Ok(()) => last,
         Err(_) => panic!("{what}: not so after {PATIENCE:?}; last seen {last:#?}"),
     }
 }
