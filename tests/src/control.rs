@@ -50,7 +50,7 @@ impl Control {
             skipped(test, "xebec-control is not built: run by `cargo xtask test`, or build it first");
             return None;
         };
-        let folder = tempfile::tempdir().expect("a temporary folder");
+        let folder = tempfile::Builder::new().prefix("xebec-test-").tempdir().expect("a temporary folder");
         Some(Self { program, folder, port: free_port(), child: None })
     }
 

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -74,7 +74,7 @@ where
     F: Future<Output = Result<T>>,
 {
     std::thread::spawn(move || {
-        let dir = tempfile::tempdir()?;
+        let dir = tempfile::Builder::new().prefix("xebec-test-").tempdir()?;
         unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)?;
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         ip("link set lo up")?;
@@ -83,8 +83,25 @@ where
         let netns =
             PathBuf::from(format!("/proc/{}/task/{}/ns/net", std::process::id(), nix::unistd::gettid()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(test(Node { dir: dir.path().to_owned(), netns }))
+        let outcome = runtime.block_on(test(Node { dir: dir.path().to_owned(), netns }));
+        drop(runtime);
+        unmount_below(dir.path())?;
+        dir.close().context("removing the node's folder")?;
+        outcome
     })
+}
+
+/// Detaches what the test mounted in a folder of its own: pinned namespaces, a bpffs.
+fn unmount_below(dir: &Path) -> Result<()> {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut own: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
+    // The innermost first.
+    own.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+    for point in own {
+        umount2(&point, MntFlags::MNT_DETACH).with_context(|| format!("unmounting {}", point.display()))?;
+    }
+    Ok(())
 }
 
 /// Runs `ip` with these arguments in the calling thread's namespace.

@@ -1,4 +1,4 @@
-//! The cgroups of a development cluster: `xebec-<id>/<member>/system` in every mounted hierarchy.
+//! The cgroups of a development cluster: `xebec-<id>/<member>/system/<program>` in every mounted hierarchy.
 //!
 //! In: a cluster's name and members. Out: folders in cgroup v1 hierarchies and in the cgroup v2 tree. Cgroups the
 //! cluster did not make are never touched.
@@ -107,6 +107,23 @@ pub fn processes(path: &Path) -> Result<Vec<i32>> {
     pids.sort_unstable();
     pids.dedup();
     Ok(pids)
+}
+
+/// Removes the cgroups of test suites that have ended, with all that they left running. Those of live ones stay.
+///
+/// # Errors
+/// As [`destroy`].
+pub fn destroy_test_cgroups() -> Result<()> {
+    for hierarchy in hierarchies()? {
+        for path in below(&hierarchy.mount) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let pid = name.strip_prefix("xebec-test-").map(|rest| rest.split('-').next().unwrap_or_default());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                destroy(path.strip_prefix(&hierarchy.mount)?)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Kills every process below `path` and removes the cgroups.

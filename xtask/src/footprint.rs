@@ -5,12 +5,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::Result;
 
 use crate::cgroup;
-use crate::command::output;
 
 /// Folders of the system in which nothing of ours may stay.
 const WATCHED: &[&str] = &["/run", "/var/lib", "/var/log", "/etc", "/sys/fs/bpf", "/opt", "/usr/local/bin"];
@@ -45,11 +43,14 @@ impl Footprint {
                 found.insert(format!("file /tmp/{name}"));
             }
         }
-        for line in output(Command::new("ps").args(["-eo", "stat=,comm="]))?.lines() {
-            let Some((state, name)) = line.trim().split_once(' ') else { continue };
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
+            // `pid (name) state …`; the name may hold anything.
+            let Some((name, rest)) = stat.split_once('(').and_then(|(_, stat)| stat.rsplit_once(") ")) else {
+                continue;
+            };
             // What has ended and only waits for its parent (this process, after `up`) to ask how.
-            let ended = state.starts_with('Z');
-            let name = name.trim();
+            let ended = rest.starts_with('Z');
             if !ended && ["xebec", "containerd", "runc", "xtask"].iter().any(|ours| name.starts_with(ours)) {
                 found.insert(format!("process {name}"));
             }

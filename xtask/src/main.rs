@@ -13,6 +13,7 @@ mod ebpf;
 mod footprint;
 mod hub;
 mod images;
+mod interrupt;
 mod layout;
 mod namespace;
 mod oci;

@@ -9,14 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 /// The phases of one command.
 pub struct Progress {
-    quiet: bool,
     phases: Vec<(String, Duration)>,
     started: Instant,
 }
 
 impl Progress {
     pub fn new() -> Self {
-        Self { quiet: false, phases: Vec::new(), started: Instant::now() }
+        Self { phases: Vec::new(), started: Instant::now() }
     }
 
     /// Runs `work` as a named phase. `note` lets it say what it is at.
@@ -24,7 +23,7 @@ impl Progress {
     /// # Errors
     /// Those of `work`, with the phase's name in front.
     pub fn phase<T>(&mut self, name: &str, work: impl FnOnce(&Note) -> Result<T>) -> Result<T> {
-        let note = Note::new(name, self.quiet);
+        let note = Note::new(name);
         let started = Instant::now();
         let outcome = work(&note);
         let took = started.elapsed();
@@ -50,9 +49,9 @@ pub struct Note {
 }
 
 impl Note {
-    fn new(name: &str, quiet: bool) -> Self {
+    fn new(name: &str) -> Self {
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
-        let bar = (terminal && !quiet).then(|| {
+        let bar = terminal.then(|| {
             let bar = ProgressBar::new_spinner();
             if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix:<24} {elapsed:>4} {wide_msg}")
             {
@@ -62,7 +61,7 @@ impl Note {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        if bar.is_none() && !quiet {
+        if bar.is_none() {
             eprintln!("  {name} …");
         }
         Self { bar, name: name.to_owned() }

@@ -6,7 +6,7 @@
 mod suites;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,8 +17,8 @@ use crate::footprint::Footprint;
 use crate::layout::{Cluster, Workspace};
 use crate::progress::Progress;
 use crate::tools::Tools;
-use crate::up::{UpOptions, up};
-use crate::{build, images, tidy};
+use crate::up::{UpOptions, preflight, up};
+use crate::{build, images, interrupt, tidy};
 
 use suites::{Environment, Suite, Tally};
 
@@ -37,6 +37,9 @@ const SUITE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// When anything failed; the closing line is printed all the same.
 pub fn test(options: &TestOptions) -> Result<()> {
     let workspace = Workspace::current()?;
+    let cluster_dir = workspace.root.join("target/test-cluster");
+    preflight::check(&Cluster::at(&cluster_dir)?)?;
+    interrupt::listen()?;
     let tools = Tools::new(&workspace);
     let mut progress = Progress::new();
     progress.phase("API schema", |_| build::api_schema(&workspace, &tools))?;
@@ -53,10 +56,19 @@ pub fn test(options: &TestOptions) -> Result<()> {
     let environment = Environment::prepare(&workspace, &tools, &found.programs, options.soak)?;
     let mut tally = Tally::default();
     for suite in alone {
+        interrupt::check()?;
         progress.phase(&suite.name, |note| suite.run(&environment, SUITE_TIMEOUT, note, &mut tally))?;
     }
     if !cluster.is_empty() {
-        in_cluster(&workspace, &cluster, &environment, &found.programs, &mut progress, &mut tally)?;
+        in_cluster(
+            &workspace,
+            &cluster_dir,
+            &cluster,
+            &environment,
+            &found.programs,
+            &mut progress,
+            &mut tally,
+        )?;
     }
     progress.summary();
     tally.skipped = environment.skipped()?;
@@ -96,14 +108,14 @@ fn lint(workspace: &Workspace, tools: &Tools, progress: &mut Progress) -> Result
 /// Runs the suites that need one against a fresh cluster and compares the host before and after.
 fn in_cluster(
     workspace: &Workspace,
+    dir: &Path,
     suites: &[&Suite],
     environment: &Environment,
-    programs: &std::path::Path,
+    programs: &Path,
     progress: &mut Progress,
     tally: &mut Tally,
 ) -> Result<()> {
-    let dir: PathBuf = workspace.root.join("target/test-cluster");
-    let remove = || down(&DownOptions { dir: dir.clone(), purge: true });
+    let remove = || down(&DownOptions { dir: dir.to_owned(), purge: true });
     // What a killed run left.
     remove()?;
     let own = [workspace.root.as_path()];
@@ -111,21 +123,22 @@ fn in_cluster(
     let outcome: Result<()> = (|| {
         progress.phase("cluster up", |_| {
             up(&UpOptions {
-                dir: dir.clone(),
+                dir: dir.to_owned(),
                 nodes: 2,
                 release: false,
                 bare: false,
                 built: Some(programs.to_path_buf()),
             })
         })?;
-        let environment = environment.with_cluster(&Cluster::at(&dir)?);
+        let environment = environment.with_cluster(&Cluster::at(dir)?);
         for suite in suites {
+            interrupt::check()?;
             progress.phase(&suite.name, |note| suite.run(&environment, SUITE_TIMEOUT, note, tally))?;
         }
         Ok(())
     })();
     if outcome.is_err() || tally.failed > 0 {
-        keep_logs(&dir, &workspace.root.join("target/test-logs"));
+        keep_logs(dir, &workspace.root.join("target/test-logs"));
     }
     progress.phase("cluster down", |_| remove())?;
     outcome?;
@@ -139,7 +152,7 @@ fn in_cluster(
 }
 
 /// Copies the cluster's logs to where a person looks after a failure.
-fn keep_logs(cluster: &std::path::Path, to: &std::path::Path) {
+fn keep_logs(cluster: &Path, to: &Path) {
     if fs::create_dir_all(to).is_err() {
         return;
     }

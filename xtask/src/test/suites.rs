@@ -14,7 +14,9 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::build::cargo;
+use crate::cgroup;
 use crate::command::own_program;
+use crate::interrupt::{self, is_interrupted};
 use crate::layout::{Cluster, Workspace};
 use crate::progress::Note;
 use crate::tools::Tools;
@@ -144,9 +146,12 @@ impl Suite {
             if let Some(status) = child.try_wait()? {
                 break Some(status);
             }
-            if Instant::now() > deadline {
+            if Instant::now() > deadline || is_interrupted() {
                 killpg(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGKILL).ok();
                 child.wait()?;
+                // It had no time to remove what it made.
+                cgroup::destroy_test_cgroups()?;
+                interrupt::check()?;
                 break None;
             }
             nix::poll::poll(&mut [], 20_u16)?;
@@ -207,6 +212,7 @@ impl Environment {
         let runc = tools.runc()?;
         let kubectl = tools.kubectl()?;
         let nft = tools.nft()?;
+        let ip = tools.ip()?;
         let mut variables = vec![
             ("XEBEC_BIN_DIR".to_owned(), programs.to_path_buf()),
             ("XEBEC_KUBECTL".to_owned(), kubectl.path),
@@ -220,10 +226,19 @@ impl Environment {
         // Root of an unpacked tool: `<root>/usr/bin/containerd`.
         let root = containerd.path.ancestors().nth(3).map(Path::to_path_buf);
         variables.extend(root.filter(|_| containerd.fetched).map(|root| ("XEBEC_TOOLS".to_owned(), root)));
-        let libraries: Vec<PathBuf> =
-            [containerd.libraries, runc.libraries, nft.libraries].into_iter().flatten().collect();
+        let libraries: Vec<PathBuf> = [containerd.libraries, runc.libraries, nft.libraries, ip.libraries]
+            .into_iter()
+            .flatten()
+            .collect();
         if !libraries.is_empty() {
             variables.push(("LD_LIBRARY_PATH".to_owned(), std::env::join_paths(libraries)?.into()));
+        }
+        if ip.fetched {
+            // Suites call it by its name, as a person would.
+            let folder = ip.path.parent().map(Path::to_path_buf);
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let folders = std::env::split_paths(&path).chain(folder);
+            variables.push(("PATH".to_owned(), std::env::join_paths(folders)?.into()));
         }
         if soak {
             variables.push(("XEBEC_SOAK".to_owned(), "1".into()));

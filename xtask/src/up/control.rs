@@ -67,7 +67,7 @@ pub fn daemon(session: &Session) -> Result<Daemon<'static>> {
         .collect();
     Ok(Daemon {
         name: NAME.to_owned(),
-        place: node::place(session, "n1")?,
+        place: node::place(session, "n1", "control")?,
         uid: Some(UID),
         program: Path::new("/run/xebec-bin/xebec-control"),
         args,

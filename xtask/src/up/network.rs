@@ -15,7 +15,7 @@ use crate::namespace::{Place, create_netns};
 use crate::process::Daemon;
 use crate::tools::Tool;
 
-/// A subnet that no route of the host overlaps.
+/// A subnet the host has no route of its own to. A wider one, as of a VPN, yields to it while the cluster is up.
 pub fn free_subnet(cluster: &Cluster, ip: &Tool) -> Result<Subnet> {
     let routes = output(ip.command().args(["-4", "route", "show", "table", "all"]))?;
     for attempt in 0..64 {

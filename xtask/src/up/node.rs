@@ -20,19 +20,24 @@ use crate::progress::Note;
 use crate::tools::Tool;
 
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// A node's programs. Each has a cgroup of its own, as systemd gives a unit: while one starts and reads lists, the others
+/// keep their share of the CPUs.
+const PROGRAMS: [&str; 5] = ["holder", "containerd", "agent", "dns", "control"];
 
 /// Namespaces, cgroup and uplink of every node.
 pub fn ensure_places(session: &Session, note: &Note) -> Result<()> {
     for (index, node) in session.node_names().iter().enumerate() {
         note.say(node);
-        cgroup::create(&cgroup_path(session, node))?;
+        for program in PROGRAMS {
+            cgroup::create(&cgroup_path(session, node).join(program))?;
+        }
         network::ensure_uplink(session, node, &addresses(session, index))?;
         let dir = session.cluster.node_dir(node);
         fs::create_dir_all(dir.join("pod-logs"))?;
         fs::create_dir_all(session.cluster.bin())?;
         let mut args: Vec<OsString> = vec![
             "--cgroup".into(),
-            cgroup_path(session, node).into(),
+            cgroup_path(session, node).join("holder").into(),
             "--netns".into(),
             session.cluster.netns(node).into(),
             "--hostname".into(),
@@ -97,12 +102,12 @@ pub fn wait_ready(session: &Session, note: &Note) -> Result<()> {
     })
 }
 
-/// Where a node's programs live.
-pub fn place(session: &Session, node: &str) -> Result<Place> {
+/// Where a program of a node lives; one of [`PROGRAMS`].
+pub fn place(session: &Session, node: &str, program: &str) -> Result<Place> {
     let holder =
         session.processes.find(&format!("{node}.holder")).with_context(|| format!("{node} has no holder"))?;
     Ok(Place {
-        cgroup: cgroup_path(session, node),
+        cgroup: cgroup_path(session, node).join(program),
         netns: Some(session.cluster.netns(node)),
         holder: Some(holder.pid),
     })
@@ -163,7 +168,7 @@ fn ensure_containerd(session: &Session, node: &str, containerd: &Tool, runc: &To
     let name = format!("{node}.containerd");
     session.processes.ensure(&Daemon {
         name,
-        place: place(session, node)?,
+        place: place(session, node, "containerd")?,
         uid: None,
         program: &containerd.path,
         args: vec!["--config".into(), config.into()],
@@ -200,7 +205,7 @@ fn agent_daemon<'a>(session: &Session, node: &'a str, index: usize, agent: &'a P
     flag("--eviction-hard", "nodefs.available<512Mi,nodefs.inodesFree<1%".into());
     Ok(Daemon {
         name: format!("{node}.agent"),
-        place: place(session, node)?,
+        place: place(session, node, "agent")?,
         uid: None,
         program: agent,
         args,
@@ -227,7 +232,7 @@ fn dns_daemon<'a>(session: &Session, node: &'a str, index: usize, agent: &'a Pat
     ];
     Ok(Daemon {
         name: format!("{node}.dns"),
-        place: place(session, node)?,
+        place: place(session, node, "dns")?,
         uid: None,
         program: agent,
         args,

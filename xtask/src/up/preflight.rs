@@ -17,7 +17,7 @@ const MIN_FREE_BYTES: u64 = 3 << 30;
 pub fn check(cluster: &Cluster) -> Result<()> {
     let mut lacks = Vec::new();
     if !nix::unistd::geteuid().is_root() {
-        lacks.push("not root: namespaces, mounts and eBPF need it; run `sudo -E cargo xtask up`".to_owned());
+        lacks.push("not root: namespaces, mounts and eBPF need it; run with `sudo -E`".to_owned());
     }
     let kernel = build::kernel()?;
     if kernel < MIN_KERNEL {
