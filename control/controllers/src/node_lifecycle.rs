@@ -173,10 +173,12 @@ impl NodeLifecycle {
         let Some(ready) = condition(node, NODE_READY) else {
             return Ok(());
         };
+        // Nobody is heard of: no pod there is known to be ready, whatever its agent's clock said. An agent that says
+        // NotReady itself may have called a pod ready since; it knows better.
+        let silent = readiness(node) == Readiness::Unknown;
         let since = ready.last_transition_time.as_ref().map_or(Timestamp::MIN, |time| time.0);
         for pod in self.context.caches.pods.indexed(node.metadata.name.as_deref().unwrap_or_default()) {
-            // A pod its agent called ready after that: the agent knows better.
-            if pod::ready_since(&pod).is_some_and(|ready| ready <= since) {
+            if pod::ready_since(&pod).is_some_and(|ready| silent || ready <= since) {
                 self.mark_pod(&pod).await?;
             }
         }

@@ -10,7 +10,7 @@
 //!                        └ bound but not confirmed in time ──► (none)
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ const ASSUME_TTL: Duration = Duration::from_secs(120);
 pub(crate) struct Cache {
     pub(crate) table: NodeTable,
     pods: HashMap<PodUid, Placed>,
+    /// Binds that succeeded, the oldest first: all wait equally long.
+    unconfirmed: VecDeque<(Instant, PodUid)>,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,10 @@ impl Cache {
         let Some(node) = pod.node_name.as_deref().filter(|_| !pod.terminal) else {
             return if self.remove(&pod.uid) { Effect::Removed } else { Effect::Unchanged };
         };
+        let confirmed = |placed: &Placed| placed.state == State::Confirmed && placed.node == node;
+        if self.pods.get(&pod.uid).is_some_and(confirmed) && self.table.renew(pod, node) {
+            return Effect::Unchanged;
+        }
         let known =
             self.pods.insert(pod.uid.clone(), Placed { node: node.to_owned(), state: State::Confirmed });
         let effect = match &known {
@@ -101,7 +107,9 @@ impl Cache {
         if let Some(known) = self.pods.get_mut(uid)
             && known.state == State::Assumed
         {
-            known.state = State::Bound { expires: now + ASSUME_TTL };
+            let expires = now + ASSUME_TTL;
+            known.state = State::Bound { expires };
+            self.unconfirmed.push_back((expires, uid.clone()));
         }
     }
 
@@ -113,13 +121,15 @@ impl Cache {
 
     /// Forgets what was bound but never confirmed.
     pub(crate) fn expire(&mut self, now: Instant) -> Vec<PodUid> {
-        let expired = |placed: &Placed| matches!(placed.state, State::Bound { expires } if expires <= now);
-        let due: Vec<PodUid> =
-            self.pods.iter().filter(|(_, p)| expired(p)).map(|(uid, _)| uid.clone()).collect();
-        for uid in &due {
-            self.remove(uid);
+        let mut forgotten = Vec::new();
+        while let Some((expires, uid)) = self.unconfirmed.pop_front_if(|(expires, _)| *expires <= now) {
+            let waits = |placed: &Placed| placed.state == State::Bound { expires };
+            if self.pods.get(&uid).is_some_and(waits) {
+                self.remove(&uid);
+                forgotten.push(uid);
+            }
         }
-        due
+        forgotten
     }
 }
 

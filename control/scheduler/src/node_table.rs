@@ -137,6 +137,16 @@ impl NodeTable {
         }
     }
 
+    /// Takes in news of a pod on its node. False, and nothing done, when it counts differently now.
+    pub(crate) fn renew(&mut self, pod: &Arc<PodInfo>, node: &str) -> bool {
+        let known = self.row_of(node).and_then(|row| self.pods[row].get_mut(&pod.uid));
+        let Some(known) = known.filter(|known| known.counts_like(pod)) else {
+            return false;
+        };
+        *known = pod.clone();
+        true
+    }
+
     /// Takes a pod off its node.
     pub(crate) fn displace(&mut self, uid: &PodUid, node: &str) {
         let Some(row) = self.row_of(node) else {

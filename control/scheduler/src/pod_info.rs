@@ -122,6 +122,15 @@ impl PodInfo {
         }
     }
 
+    /// It takes as much of its node, and stands there for others, as the other does. All else that counts is fixed
+    /// once a pod is bound.
+    pub(crate) fn counts_like(&self, other: &Self) -> bool {
+        self.labels == other.labels
+            && self.terminating == other.terminating
+            && self.requests == other.requests
+            && self.requests_nonzero == other.requests_nonzero
+    }
+
     /// Nothing a scheduling decision depends on differs.
     pub(crate) fn same_demands(&self, other: &Self) -> bool {
         self.labels == other.labels

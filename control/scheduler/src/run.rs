@@ -29,7 +29,7 @@ use crate::watches;
 const BIND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Upstream's reason when scheduling failed for no reason of the pod's.
 const SCHEDULER_ERROR: &str = "SchedulerError";
-/// How often assumed pods are checked against their time limit.
+/// Longest sleep: assumed pods have a time limit.
 const EXPIRY_CHECK: Duration = Duration::from_secs(30);
 /// Decisions in a row before other tasks of the thread get their turn.
 const BURST: usize = 64;
