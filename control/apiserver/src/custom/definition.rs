@@ -3,6 +3,8 @@
 //! In: definitions on their way into the store. Out: the same with conditions, accepted names and stored versions; or
 //! what is wrong with them. A definition whose names are free is served as soon as it is written.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use xebec_api::names;
@@ -10,6 +12,7 @@ use xebec_api::names;
 use super::structural::Structural;
 use super::{check, fill};
 use crate::field_error::FieldError;
+use crate::kinds;
 use crate::meta;
 use crate::registry::Cx;
 use crate::status::ApiError;
@@ -39,8 +42,9 @@ impl Strategy for DefinitionStrategy {
 
     fn check(&self, _cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = problems(new);
-        if let Some(old) = old {
-            errors.extend(changes(new, old));
+        match old {
+            Some(old) => errors.extend(changes(new, old)),
+            None => errors.extend(group_problem(meta::text(new, &["spec", "group"]))),
         }
         errors
     }
@@ -202,6 +206,13 @@ fn problems(object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// What is kept below a built-in group is taken for built-in objects: for roles, to begin with.
+fn group_problem(group: &str) -> Option<FieldError> {
+    let taken = kinds::builtin().iter().any(|resource| &*resource.gvk.group == group);
+    let detail = "is a built-in group, to which nothing can be added";
+    taken.then(|| FieldError::invalid("spec.group", &group.into(), detail))
+}
+
 fn names_problems(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let own = &object["spec"]["names"];
@@ -229,21 +240,20 @@ fn names_problems(object: &Value) -> Vec<FieldError> {
 fn versions_problems(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let versions: Vec<&Value> = meta::items(object, &["spec", "versions"]).collect();
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for (index, version) in versions.iter().enumerate() {
         let path = format!("spec.versions[{index}]");
         let name = meta::text(version, &["name"]);
         for problem in names::dns1035_label(name) {
             errors.push(FieldError::invalid(format!("{path}.name"), &name.into(), problem));
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.push(FieldError::invalid(
                 format!("{path}.name"),
                 &name.into(),
                 "must contain unique version names",
             ));
         }
-        seen.push(name);
         let path = format!("{path}.schema.openAPIV3Schema");
         match meta::at(version, &["schema", "openAPIV3Schema"]) {
             None => errors.push(FieldError::required(path, "schemas are required")),
@@ -260,7 +270,7 @@ fn versions_problems(object: &Value) -> Vec<FieldError> {
     }
     for (index, stored) in meta::items(object, &["status", "storedVersions"]).enumerate() {
         let name = stored.as_str().unwrap_or_default();
-        if !seen.contains(&name) {
+        if !seen.contains(name) {
             let detail = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {name} and removes {name} from \
@@ -349,6 +359,16 @@ mod tests {
             object.pointer_mut(parent).unwrap()[field] = value;
             let told_all: Vec<String> = problems(&object).iter().map(ToString::to_string).collect();
             assert!(told_all.iter().any(|problem| problem.contains(told)), "{path}: {told_all:?}");
+        }
+    }
+
+    #[test]
+    fn groups_of_the_server_are_not_added_to() {
+        for group in ["rbac.authorization.k8s.io", "networking.k8s.io", "certificates.k8s.io", "apps"] {
+            assert!(group_problem(group).is_some(), "{group}");
+        }
+        for group in ["example.com", "gateway.networking.k8s.io", "snapshot.storage.k8s.io"] {
+            assert_eq!(group_problem(group), None, "{group}");
         }
     }
 

@@ -39,13 +39,21 @@ pub(crate) async fn apply(cx: &Cx<'_>, edit: Edit<'_>, body: &[u8]) -> Result<Up
             let edit = Edit { records: true, ..edit };
             let updated = update::update(cx, edit, |live| checked(cx, edit.served, applied(&live)?)).await;
             match updated {
-                Err(error) if error.code() == StatusCode::NOT_FOUND && edit.door == Door::Main => continue,
+                // The object itself went away, not something it refers to.
+                Err(error)
+                    if error.code() == StatusCode::NOT_FOUND
+                        && edit.door == Door::Main
+                        && error.is_about(&edit.served.resource, edit.name) =>
+                {
+                    continue;
+                }
                 other => return other,
             }
         }
         if edit.door != Door::Main {
             return Err(ApiError::not_found(&edit.served.resource, edit.name));
         }
+        create::check_right(cx, edit.served, edit.namespace, edit.name)?;
         match made(cx, edit, checked(cx, edit.served, applied(&json!({ "metadata": {} }))?)?).await {
             Err(error) if error.reason() == "AlreadyExists" => {}
             other => return other,

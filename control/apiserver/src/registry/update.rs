@@ -12,6 +12,7 @@ use crate::kinds::Verb;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::create::Ownership;
+use crate::registry::settle::{self, Held, Refused};
 use crate::registry::{Cx, Served, create};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
@@ -25,7 +26,7 @@ const ATTEMPTS: usize = 32;
 pub(crate) enum Door {
     /// Everything but status.
     Main,
-    /// Status and metadata.
+    /// Status, and of built-in kinds metadata.
     Status,
     /// A sub-resource that checks what it lets through itself and may change what the main door may not.
     Own,
@@ -62,6 +63,7 @@ pub(crate) async fn update(
         let current = match cx.registry.find(edit.served, edit.namespace, edit.name) {
             Some(current) => current,
             None if edit.verb == Verb::Update && edit.served.traits().create_on_update => {
+                create::check_right(cx, edit.served, edit.namespace, edit.name)?;
                 return create_instead(cx, edit, wanted(Value::Null)?).await;
             }
             None => return Err(ApiError::not_found(resource, edit.name)),
@@ -95,6 +97,9 @@ async fn attempt(
     let served = edit.served;
     check_target(edit, &new, old)?;
     let mut new = convert::to_stored(&served.resource, new);
+    if !edit.records {
+        keep_record(cx, &mut new, old);
+    }
     prepare(cx, edit, &mut new, old)?;
     let errors = match edit.door {
         Door::Main => {
@@ -127,26 +132,18 @@ async fn attempt(
     if edit.options.dry_run {
         return Ok(Attempt::Done(Stored { value, revision: current.revision }));
     }
-    // Kept until the object is stored.
-    let _charge = quota::charge(cx, &admit, &new).await?;
+    let charge = quota::charge(cx, &admit, &new).await?;
+    let reservation = if deletes { strategy::of(&served.stored).release(cx, &new) } else { reservation };
     let key = stored::key(&served.resource, edit.namespace, edit.name).into_bytes().into();
     let write = if deletes {
         Write::Delete { key, unchanged: current.revision }
     } else {
         Write::Put { key, value: value.clone(), precondition: Precondition::Unchanged(current.revision) }
     };
-    match cx.registry.store.write(write).await {
-        Ok(written) => {
-            if let Some(reservation) = reservation {
-                reservation.commit();
-            }
-            if deletes {
-                strategy::of(&served.stored).deleted(cx, &new);
-            }
-            Ok(Attempt::Done(Stored { value, revision: written.revision }))
-        }
-        Err(StoreError::Conflict { .. }) => Ok(Attempt::Outrun),
-        Err(error) => Err(status::from_store(&error)),
+    match settle::write(&cx.registry.store, write, Held { reservation, charge }).await {
+        Ok(written) => Ok(Attempt::Done(Stored { value, revision: written.revision })),
+        Err(Refused { error: StoreError::Conflict { .. }, .. }) => Ok(Attempt::Outrun),
+        Err(refused) => Err(status::from_store(&refused.error)),
     }
 }
 
@@ -191,6 +188,20 @@ fn check_target(edit: Edit<'_>, new: &Value, old: &Value) -> Result<(), ApiError
     Ok(())
 }
 
+/// Who owned what before the write. Clients that know nothing of it leave it out and lose nothing; one empty entry is
+/// upstream's way to forget it, which only the main door knows.
+fn keep_record(cx: &Cx<'_>, new: &mut Value, old: &Value) {
+    const PATH: [&str; 2] = ["metadata", "managedFields"];
+    let entries: Vec<&Value> = meta::items(new, &PATH).take(2).collect();
+    let is_empty = entries.is_empty();
+    let is_reset = matches!(entries[..], [Value::Object(only)] if only.is_empty());
+    if is_reset && cx.subresource().is_empty() {
+        meta::set(new, &PATH, None);
+    } else if is_empty || !cx.subresource().is_empty() {
+        meta::set(new, &PATH, meta::at(old, &PATH).cloned());
+    }
+}
+
 /// Restores what the door does not let through and counts the generation.
 fn prepare(cx: &Cx<'_>, edit: Edit<'_>, new: &mut Value, old: &Value) -> Result<(), ApiError> {
     let served = edit.served;
@@ -207,10 +218,16 @@ fn prepare(cx: &Cx<'_>, edit: Edit<'_>, new: &mut Value, old: &Value) -> Result<
         Door::Status => {
             let mut kept = old.clone();
             meta::set(&mut kept, &["status"], new.get("status").cloned());
-            meta::set(&mut kept, &["metadata"], new.get("metadata").cloned());
-            // Old kubelets wrote stale ones back.
-            let owners = meta::at(old, &["metadata", "ownerReferences"]).cloned();
-            meta::set(&mut kept, &["metadata", "ownerReferences"], owners);
+            if served.custom.is_some() {
+                // Nothing but status: who may write that may neither relabel nor let finalizers go.
+                let record = meta::at(new, &["metadata", "managedFields"]).cloned();
+                meta::set(&mut kept, &["metadata", "managedFields"], record);
+            } else {
+                meta::set(&mut kept, &["metadata"], new.get("metadata").cloned());
+                // Old kubelets wrote stale ones back.
+                let owners = meta::at(old, &["metadata", "ownerReferences"]).cloned();
+                meta::set(&mut kept, &["metadata", "ownerReferences"], owners);
+            }
             *new = kept;
             restore_metadata(new, old);
             served.fill(new);
