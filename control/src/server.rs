@@ -57,7 +57,8 @@ impl Default for Limits {
             handshake: Duration::from_secs(10),
             request_head: Duration::from_secs(32),
             idle: Duration::from_secs(90),
-            header_bytes: 1 << 20,
+            // Upstream's is 1 MiB; but so much also waits for each client that does not read.
+            header_bytes: 256 << 10,
             streams: 100,
             drain: Duration::from_secs(10),
         }

@@ -131,6 +131,14 @@ impl Control {
         std::fs::write(self.proc("clear_refs"), "5").expect("root may");
     }
 
+    /// Open files and connections of the process.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(self.proc("fd")).expect("a running process").count()
+    }
+
     fn proc(&self, file: &str) -> PathBuf {
         let pid = self.child.as_ref().expect("a running process").id();
         PathBuf::from(format!("/proc/{pid}/{file}"))

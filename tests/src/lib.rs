@@ -19,3 +19,4 @@ pub mod pty;
 pub mod registry;
 pub mod runtime;
 pub mod skip;
+pub mod tls;

@@ -278,7 +278,7 @@ mod tests {
         let block = |depth: usize| -> String {
             (0..depth).map(|level| format!("{}a:\n", " ".repeat(level))).collect()
         };
-        decode(Format::Yaml, block(120).as_bytes()).expect("deeper than any schema");
+        decode(Format::Yaml, block(60).as_bytes()).expect("deeper than any schema");
         assert_eq!(decode(Format::Yaml, block(200).as_bytes()).expect_err("refused").code(), 400);
     }
 

@@ -11,7 +11,7 @@ use serde_saphyr::{Error, Options};
 use super::Tree;
 
 /// Levels of nesting: its parser needs more stack for each than that of JSON does.
-const MAX_DEPTH: usize = 128;
+const MAX_DEPTH: usize = 64;
 
 /// Events that aliases may replay, over all.
 const MAX_REPLAYED: usize = 20_000;
