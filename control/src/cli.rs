@@ -4,9 +4,11 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use xebec_apiserver::RequestLimits;
 
 #[derive(Debug, Parser)]
 #[command(name = "xebec-control", version, about = "The Xebec control plane")]
@@ -58,6 +60,18 @@ pub struct RunArgs {
     /// Addresses of the cluster's DNS Service [default: the tenth of each Service range]
     #[arg(long, value_name = "IP[,IP]", value_delimiter = ',')]
     pub cluster_dns: Vec<IpAddr>,
+    /// Requests that read, at work at once; 0 is no limit. More are told 429
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub max_requests_inflight: usize,
+    /// Requests that write, at work at once; 0 is no limit. More are told 429
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub max_mutating_requests_inflight: usize,
+    /// Time until an answer begins, such as 1m0s; watches and other streams go on after it
+    #[arg(long, value_name = "TIME", default_value = "1m0s", value_parser = go_duration)]
+    pub request_timeout: Duration,
+    /// Seconds after which a watch ends at the earliest when its client names no time
+    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    pub min_request_timeout: u64,
     /// Form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -164,6 +178,9 @@ impl RunArgs {
         if let Some(dns) = self.cluster_dns.iter().find(|dns| !self.in_service_range(**dns)) {
             return Err(format!("--cluster-dns {dns} lies in no --service-cidr"));
         }
+        if self.request_timeout.is_zero() || self.min_request_timeout == 0 {
+            return Err("--request-timeout and --min-request-timeout are longer than nothing".into());
+        }
         if self.node_cidr_mask_size.is_empty() || self.node_cidr_mask_size.len() > 2 {
             return Err("--node-cidr-mask-size takes one or two lengths: IPv4, then IPv6".into());
         }
@@ -190,6 +207,15 @@ impl RunArgs {
             [only] if self.cluster_cidr.iter().all(|cidr| cidr.addr().is_ipv6()) => (24, only),
             [only] => (only, 64),
             [] => (24, 64),
+        }
+    }
+
+    pub fn request_limits(&self) -> RequestLimits {
+        RequestLimits {
+            reading: self.max_requests_inflight,
+            writing: self.max_mutating_requests_inflight,
+            timeout: self.request_timeout,
+            watch: Duration::from_secs(self.min_request_timeout),
         }
     }
 
@@ -224,6 +250,30 @@ fn nth(cidr: &IpNet, offset: u128) -> IpAddr {
 fn bracketed_address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| format!("{text:?} is no IP address"))
+}
+
+/// A time as upstream's flags have it: numbers with `h`, `m`, `s` or `ms`, the larger first.
+fn go_duration(text: &str) -> Result<Duration, String> {
+    let refuse = || format!("{text:?} is no time; write it as 30s or 1m30s");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
+        let unit = &rest[digits..];
+        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
+        let millis = match &unit[..end] {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return Err(refuse()),
+        };
+        let part = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(refuse)?;
+        total = total.checked_add(part).ok_or_else(refuse)?;
+        rest = &unit[end..];
+    }
+    if text.is_empty() { Err(refuse()) } else { Ok(total) }
 }
 
 fn server_url(text: &str) -> Result<String, String> {
@@ -289,6 +339,17 @@ mod tests {
         assert!(parse(&["--admin", "--node", "n1"]).is_err());
         assert!(parse(&["--node", "n1", "--group", "a"]).is_err());
         assert!(parse(&[]).is_err());
+    }
+
+    #[test]
+    fn times_are_written_as_upstream_writes_them() {
+        assert_eq!(go_duration("1m0s"), Ok(Duration::from_secs(60)));
+        assert_eq!(go_duration("1h2m3s4ms"), Ok(Duration::from_millis(3_723_004)));
+        for bad in ["", "1", "s", "1x", "-1s", "1m-1s", "99999999999999999999s", "18446744073709551615h"] {
+            assert!(go_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(run(&[]).unwrap().request_limits(), RequestLimits::default());
+        assert!(run(&["--request-timeout=0s"]).unwrap_err().contains("longer than nothing"));
     }
 
     #[test]

@@ -33,6 +33,9 @@ const NO_GROUPS: [&str; 0] = [];
 /// How long requests that were under way at the signal may take, and then each part of the rest.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// Documents are walked by recursion, as deep as they may nest. Only what is used is memory.
+const STACK: usize = 8 << 20;
+
 /// Hands requests to the API server and knows how many it has not answered yet.
 #[derive(Clone)]
 struct FrontDoor {
@@ -55,7 +58,7 @@ pub fn run(arguments: &RunArgs) -> Result<()> {
     }
     log::start(arguments.log_format);
     tls::install_provider();
-    limits::raise_descriptors();
+    let limits = Limits { connections: limits::connections(), ..Limits::default() };
     let data = DataDir::open(&arguments.data_dir)?;
     let reached_by = arguments.advertise_address.iter().copied();
     let addresses = reached_by.chain(arguments.kubernetes_addresses()).chain(arguments.bind_address);
@@ -64,14 +67,23 @@ pub fn run(arguments: &RunArgs) -> Result<()> {
         Store::open(EngineConfig::Embedded { path: data.store() }).context("cannot open the store")?;
     let backups = backup::Door::open(&data)?;
 
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no threads to run on")?;
-    let outcome = runtime.block_on(serve(arguments, pki, store, backups));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .build()
+        .context("no threads to run on")?;
+    let outcome = runtime.block_on(serve(arguments, limits, pki, store, backups));
     runtime.shutdown_timeout(GRACE);
     outcome
 }
 
-async fn serve(arguments: &RunArgs, pki: Pki, store: Store, backups: backup::Door) -> Result<()> {
+async fn serve(
+    arguments: &RunArgs,
+    limits: Limits,
+    pki: Pki,
+    store: Store,
+    backups: backup::Door,
+) -> Result<()> {
     let mut signals = Stop::listen()?;
     let listener = server::bind(arguments.bind_address, arguments.secure_port).await?;
     let address = listener.local_addr()?;
@@ -81,8 +93,7 @@ async fn serve(arguments: &RunArgs, pki: Pki, store: Store, backups: backup::Doo
     let door = FrontDoor { api: api.clone(), unanswered: TaskTracker::new() };
 
     let stop_serving = CancellationToken::new();
-    let front =
-        tokio::spawn(server::serve(listener, tls, Limits::default(), door.clone(), stop_serving.clone()));
+    let front = tokio::spawn(server::serve(listener, tls, limits, door.clone(), stop_serving.clone()));
     tracing::info!(%address, "serving");
 
     // The scheduler may nothing before the roles are there. What fails here is tried again beside everything else.
@@ -192,5 +203,6 @@ fn api_config(arguments: &RunArgs, pki: &Pki, port: u16) -> Result<ApiServerConf
         cluster_domain: arguments.cluster_domain.clone(),
         tokens: Arc::new(tokens),
         kubelet_tls: Some(Arc::new(tls::kubelet_client(pki)?)),
+        requests: arguments.request_limits(),
     })
 }

@@ -3,6 +3,7 @@
 //! In: a listener, TLS, something that answers requests. Out: answers; each request carries who is at the other end.
 //! Everything a client may hold on to has a limit or a time: connections, handshakes, request heads, streams.
 
+mod activity;
 mod connection;
 mod listener;
 
@@ -31,8 +32,10 @@ pub type ResponseBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + 
 pub struct Limits {
     pub connections: usize,
     pub handshake: Duration,
-    /// From the end of one request to the whole head of the next.
+    /// From the first byte of a request's head to the last, on HTTP/1.
     pub request_head: Duration,
+    /// Without any request.
+    pub idle: Duration,
     pub header_bytes: u32,
     /// Requests at once on one HTTP/2 connection.
     pub streams: u32,
@@ -52,9 +55,11 @@ impl Default for Limits {
         Self {
             connections: 16 * 1024,
             handshake: Duration::from_secs(10),
-            request_head: Duration::from_secs(90),
-            header_bytes: 1 << 20,
-            streams: 250,
+            request_head: Duration::from_secs(32),
+            idle: Duration::from_secs(90),
+            // Upstream's is 1 MiB; but so much also waits for each client that does not read.
+            header_bytes: 256 << 10,
+            streams: 100,
             drain: Duration::from_secs(10),
         }
     }

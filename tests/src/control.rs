@@ -24,7 +24,18 @@ pub struct Control {
     program: PathBuf,
     folder: TempDir,
     port: u16,
+    /// Beside what every test needs.
+    extra: Vec<String>,
+    data: Option<PathBuf>,
     child: Option<Child>,
+}
+
+/// Memory of a process, in KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    pub resident: u64,
+    /// The most since it was last forgotten.
+    pub peak: u64,
 }
 
 // === impl Control ===
@@ -51,7 +62,7 @@ impl Control {
             return None;
         };
         let folder = tempfile::Builder::new().prefix("xebec-test-").tempdir().expect("a temporary folder");
-        Some(Self { program, folder, port: free_port(), child: None })
+        Some(Self { program, folder, port: free_port(), extra: Vec::new(), data: None, child: None })
     }
 
     pub fn folder(&self) -> &Path {
@@ -59,7 +70,7 @@ impl Control {
     }
 
     pub fn data_dir(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone().unwrap_or_else(|| self.folder.path().join("data"))
     }
 
     pub fn server(&self) -> String {
@@ -78,7 +89,59 @@ impl Control {
             ("--cluster-cidr", "10.244.0.0/16,fd00:244::/56"),
         ]
         .map(|(flag, value)| format!("{flag}={value}"));
-        std::iter::once("run".to_owned()).chain(arguments).collect()
+        std::iter::once("run".to_owned()).chain(arguments).chain(self.extra.iter().cloned()).collect()
+    }
+
+    /// Adds to what the program is run with, before its start.
+    #[must_use]
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.extra.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// Keeps the data somewhere else than in the test's folder, before the first start.
+    #[must_use]
+    pub fn with_data_in(mut self, folder: PathBuf) -> Self {
+        self.data = Some(folder);
+        self
+    }
+
+    pub fn address(&self) -> std::net::SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// What the process takes now.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn memory(&self) -> Memory {
+        let status = std::fs::read_to_string(self.proc("status")).expect("a running process");
+        let of = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+            line.trim().trim_end_matches(" kB").parse().expect("a number")
+        };
+        Memory { resident: of("VmRSS:"), peak: of("VmHWM:") }
+    }
+
+    /// Peaks are counted from now on.
+    ///
+    /// # Panics
+    /// When there is no process, or it is not this user's.
+    pub fn forget_peak(&self) {
+        std::fs::write(self.proc("clear_refs"), "5").expect("root may");
+    }
+
+    /// Open files and connections of the process.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(self.proc("fd")).expect("a running process").count()
+    }
+
+    fn proc(&self, file: &str) -> PathBuf {
+        let pid = self.child.as_ref().expect("a running process").id();
+        PathBuf::from(format!("/proc/{pid}/{file}"))
     }
 
     /// Starts the process, which must not be running.

@@ -2,6 +2,7 @@
 //!
 //! In: the environment that `cargo xtask test` prepares. Out: what several suites share. The suites are in `tests/`.
 
+pub mod api;
 pub mod bench;
 pub mod busybox;
 pub mod cgroup;
@@ -18,3 +19,4 @@ pub mod pty;
 pub mod registry;
 pub mod runtime;
 pub mod skip;
+pub mod tls;

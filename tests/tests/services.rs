@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use xebec_apiserver::authn::UserInfo;
 use xebec_apiserver::token::{SigningKey, TokenIssuer, TokenVerifier};
-use xebec_apiserver::{ApiServer, ApiServerConfig, Tokens};
+use xebec_apiserver::{ApiServer, ApiServerConfig, RequestLimits, Tokens};
 use xebec_datapath::Datapath;
 use xebec_datapath::lb::{LbOp, LbSnapshot, Protocol, Scope, ServiceEntry};
 use xebec_proxy::{LbLimits, LbSink, NodeView, Observer, ProxyConfig, SinkError, SyncReport};
@@ -141,6 +141,7 @@ async fn api_server() -> Result<ApiServer> {
         cluster_domain: "cluster.local".to_owned(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
         kubelet_tls: None,
+        requests: RequestLimits::default(),
     };
     let api = ApiServer::new(config, Store::open(EngineConfig::Memory)?)?;
     api.bootstrap().await?;

@@ -13,7 +13,7 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 use xebec_apiserver::authn::{InProcess, UserInfo};
 use xebec_apiserver::token::{SigningKey, TokenIssuer, TokenVerifier, issuer_url};
-use xebec_apiserver::{ApiServer, ApiServerConfig, Tokens};
+use xebec_apiserver::{ApiServer, ApiServerConfig, RequestLimits, Tokens};
 use xebec_store::{EngineConfig, Store};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -60,5 +60,6 @@ fn config(port: u16) -> Result<ApiServerConfig, Failure> {
         cluster_domain: "cluster.local".into(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
         kubelet_tls: None,
+        requests: RequestLimits::default(),
     })
 }

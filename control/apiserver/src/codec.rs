@@ -3,6 +3,8 @@
 //! In: request bodies in JSON, YAML or Protocol Buffers. Out: trees of bounded depth, with the duplicate fields that
 //! were met, or 400 and 415. Objects go out as JSON; YAML is made from it when asked for.
 
+mod yaml;
+
 use std::cell::RefCell;
 use std::fmt;
 
@@ -14,7 +16,9 @@ use crate::protobuf;
 use crate::status::ApiError;
 
 /// Deeper bodies are refused: trees are walked by recursion.
-const MAX_DEPTH: usize = 512;
+pub(crate) const MAX_DEPTH: usize = 512;
+/// Duplicate fields that are told of, as upstream; a body may have a million.
+const MAX_DUPLICATES: usize = 100;
 /// How an object can be answered.
 pub(crate) const ACCEPTED: &str = "application/json, application/yaml";
 /// What a body of an object may be.
@@ -60,34 +64,45 @@ pub(crate) fn decode_body(headers: &HeaderMap, body: &[u8]) -> Result<Decoded, A
 
 /// Reads one document.
 pub(crate) fn decode(format: Format, body: &[u8]) -> Result<Decoded, ApiError> {
-    let seen = RefCell::default();
-    let seed = Tree { depth: 0, path: None, duplicates: &seen };
-    let value = match format {
-        Format::Json => {
-            let mut json = serde_json::Deserializer::from_slice(body);
-            // `Tree` has a limit of its own.
-            json.disable_recursion_limit();
-            let value = seed.deserialize(&mut json).and_then(|value| json.end().map(|()| value));
-            value.map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?
-        }
-        Format::Yaml => from_yaml(body, &seen)?,
-    };
-    Ok(Decoded { value, duplicates: seen.into_inner() })
+    match (from_json(body), format) {
+        (Ok(decoded), _) => Ok(decoded),
+        (Err(error), Format::Json) => Err(ApiError::bad_request(format!("invalid JSON: {error}"))),
+        // JSON is YAML, too, and what most send for it; the rest is neither as fast nor as deep.
+        (Err(_), Format::Yaml) => yaml::parse(body).map_err(ApiError::bad_request),
+    }
 }
 
-fn from_yaml(body: &[u8], seen: &RefCell<Vec<String>>) -> Result<Value, ApiError> {
-    let refuse =
-        |error: &dyn fmt::Display| ApiError::bad_request(format!("error converting YAML to JSON: {error}"));
-    let text = std::str::from_utf8(body).map_err(|error| refuse(&error))?;
-    serde_saphyr::with_deserializer_from_str(text, |yaml| {
-        Tree { depth: 0, path: None, duplicates: seen }.deserialize(yaml)
-    })
-    .map_err(|error| refuse(&error))
+fn from_json(body: &[u8]) -> serde_json::Result<Decoded> {
+    let seen = RefCell::default();
+    let mut json = serde_json::Deserializer::from_slice(body);
+    // `Tree` has a limit of its own.
+    json.disable_recursion_limit();
+    let value = Tree { depth: 0, path: None, duplicates: &seen }.deserialize(&mut json)?;
+    json.end()?;
+    Ok(Decoded { value, duplicates: seen.into_inner() })
 }
 
 /// An object as YAML.
 pub(crate) fn to_yaml(value: &Value) -> Result<String, ApiError> {
     serde_saphyr::to_string(value).map_err(ApiError::internal)
+}
+
+/// Bytes of a tree as JSON.
+pub(crate) fn encoded_len(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // Counting does not fail, and trees have only texts for keys.
+    serde_json::to_writer(&mut count, value).map_or(usize::MAX, |()| count.0)
 }
 
 /// Builds a tree, counts its depth and notes duplicate fields.
@@ -139,6 +154,10 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
+        // `-0` is an integer where integers have no sign of zero.
+        if value == 0.0 && value.is_sign_negative() {
+            return Ok(0.into());
+        }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("a number that JSON cannot hold"))
     }
 
@@ -182,7 +201,7 @@ impl<'de> Visitor<'de> for Tree<'_> {
             let value =
                 access.next_value_seed(Tree { depth, path: Some(&path), duplicates: self.duplicates })?;
             if map.contains_key(&key) {
-                self.duplicates.borrow_mut().push(path.to_string());
+                self.note_duplicate(&path);
             }
             map.insert(key, value);
         }
@@ -191,6 +210,17 @@ impl<'de> Visitor<'de> for Tree<'_> {
 }
 
 impl Tree<'_> {
+    /// Each field once.
+    fn note_duplicate(&self, path: &Path<'_>) {
+        let mut duplicates = self.duplicates.borrow_mut();
+        if duplicates.len() < MAX_DUPLICATES {
+            let path = path.to_string();
+            if !duplicates.contains(&path) {
+                duplicates.push(path);
+            }
+        }
+    }
+
     fn deeper<E: serde::de::Error>(&self) -> Result<usize, E> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
@@ -232,8 +262,15 @@ mod tests {
             let deep = open.repeat(100_000);
             assert_eq!(decode(format, deep.as_bytes()).expect_err("refused").code(), 400);
         }
-        let nested = format!("{}1{}", "[".repeat(400), "]".repeat(400));
-        decode(Format::Json, nested.as_bytes()).expect("upstream takes this depth");
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        for format in [Format::Json, Format::Yaml] {
+            decode(format, nested(400).as_bytes()).expect("upstream takes this depth");
+        }
+        let block = |depth: usize| -> String {
+            (0..depth).map(|level| format!("{}a:\n", " ".repeat(level))).collect()
+        };
+        decode(Format::Yaml, block(120).as_bytes()).expect("deeper than any schema");
+        assert_eq!(decode(Format::Yaml, block(200).as_bytes()).expect_err("refused").code(), 400);
     }
 
     #[test]
@@ -242,6 +279,18 @@ mod tests {
             assert_eq!(decode(Format::Json, body.as_bytes()).expect_err(body).code(), 400, "{body:?}");
         }
         assert_eq!(decode(Format::Json, b"{\"a\":\"\xff\"}").expect_err("not UTF-8").code(), 400);
+    }
+
+    #[test]
+    fn duplicates_are_told_once_each_and_not_without_end() {
+        let one = format!("{{{}}}", vec!["\"a\":1"; 1000].join(","));
+        assert_eq!(decode(Format::Json, one.as_bytes()).expect("a document").duplicates, ["a"]);
+        let fields: Vec<String> = (0..1000).map(|n| format!("\"{}\":1", n / 2)).collect();
+        let many = format!("{{{}}}", fields.join(","));
+        let told = decode(Format::Json, many.as_bytes()).expect("a document").duplicates;
+        assert_eq!(told.len(), MAX_DUPLICATES);
+        let yaml = decode(Format::Yaml, b"a: {b: 1, b: 2}\n").expect("a document");
+        assert_eq!((yaml.duplicates, &yaml.value["a"]["b"]), (vec!["a.b".to_owned()], &2.into()));
     }
 
     #[test]

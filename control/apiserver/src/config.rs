@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -29,6 +30,20 @@ pub struct ApiServerConfig {
     pub tokens: Arc<Tokens>,
     /// How to talk to kubelets: our client certificate, whom to trust. Without it logs are refused.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
+    pub requests: RequestLimits,
+}
+
+/// What requests may take, by upstream's names and defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// `--max-requests-inflight`: requests that read, at work at once; 0 is no limit.
+    pub reading: usize,
+    /// `--max-mutating-requests-inflight`: those that write.
+    pub writing: usize,
+    /// `--request-timeout`: until an answer begins; streams go on after it.
+    pub timeout: Duration,
+    /// `--min-request-timeout`: watches that name no time end after this to twice this.
+    pub watch: Duration,
 }
 
 /// Signs and checks service-account tokens.
@@ -54,6 +69,17 @@ pub enum ConfigError {
     Schema(#[from] &'static crate::schema::SchemaError),
     #[error("the store holds a service that cannot be read: {0}")]
     Store(String),
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self {
+            reading: 400,
+            writing: 200,
+            timeout: Duration::from_secs(60),
+            watch: Duration::from_secs(1800),
+        }
+    }
 }
 
 impl ApiServerConfig {

@@ -58,7 +58,7 @@ mod view;
 mod watch;
 
 pub use body::{Body, BoxError, MAX_BODY, full};
-pub use config::{ApiServerConfig, ConfigError, Tokens};
+pub use config::{ApiServerConfig, ConfigError, RequestLimits, Tokens};
 pub use server::ApiServer;
 pub use status::ApiError;
 pub use version::GIT_VERSION;

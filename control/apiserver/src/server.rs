@@ -5,7 +5,6 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures::FutureExt;
 use http::{HeaderValue, Method, Request, Response, header};
@@ -17,7 +16,7 @@ use crate::admission::quota::Quotas;
 use crate::alloc::Allocators;
 use crate::authn::{self, ANONYMOUS_USER, UserInfo};
 use crate::authz::{self, Attributes, Permissions};
-use crate::body::{self, Body};
+use crate::body::{self, Bodies, Body};
 use crate::bound::StoredObjects;
 use crate::config::{ApiServerConfig, ConfigError};
 use crate::custom;
@@ -34,13 +33,8 @@ use crate::schema::Schema;
 use crate::status::ApiError;
 use crate::stored::{self, Stored};
 
-/// Longest time until an answer begins; streams go on after it.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// As long as the name of a field manager may be.
 const MAX_AGENT: usize = 128;
-/// Requests at work at once, as upstream: those that read and those that write.
-const MAX_READING: usize = 400;
-const MAX_WRITING: usize = 200;
 
 /// The API server. Clones are the same server.
 #[derive(Clone)]
@@ -52,6 +46,7 @@ struct Inner {
     registry: Arc<Registry>,
     reading: Semaphore,
     writing: Semaphore,
+    bodies: Bodies,
     ready: AtomicBool,
 }
 
@@ -75,6 +70,11 @@ impl ApiServer {
         let (facts, permissions) = (FactsCache::default(), Permissions::new());
         let custom = Follow::new(custom::PREFIX);
         let (quotas, metrics) = (Quotas::new(), Metrics::new());
+        let places = |limit: usize| match limit {
+            0 => Semaphore::new(Semaphore::MAX_PERMITS),
+            limit => Semaphore::new(limit.min(Semaphore::MAX_PERMITS)),
+        };
+        let (reading, writing) = (places(config.requests.reading), places(config.requests.writing));
         let registry = Arc::new(Registry {
             store,
             config,
@@ -89,8 +89,9 @@ impl ApiServer {
         Ok(Self {
             inner: Arc::new(Inner {
                 registry,
-                reading: Semaphore::new(MAX_READING),
-                writing: Semaphore::new(MAX_WRITING),
+                reading,
+                writing,
+                bodies: Bodies::default(),
                 ready: AtomicBool::new(false),
             }),
         })
@@ -117,7 +118,7 @@ impl ApiServer {
         let query = Query::parse(request.uri().query());
         let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
         let answer = self.answer(request, &info, &query);
-        let answer = AssertUnwindSafe(tokio::time::timeout(REQUEST_TIMEOUT, answer));
+        let answer = AssertUnwindSafe(tokio::time::timeout(self.registry().config.requests.timeout, answer));
         let mut response = match answer.catch_unwind().await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(error))) => error.into_response(),
@@ -166,6 +167,11 @@ impl ApiServer {
                 return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
             }
         }
+        // A body that trickles in holds no place among the requests at work.
+        let (request, _held) = match info.subresource.as_str() {
+            "proxy" => (request, None),
+            _ => self.inner.bodies.whole(request).await?,
+        };
         let _permit = self.admit(info)?;
         let _under_way = registry.metrics.begin(reads(info));
         let agent = agent(request.headers());

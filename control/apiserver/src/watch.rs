@@ -26,8 +26,6 @@ use crate::stored::{self, Stored};
 use crate::view::{self, Change, View};
 
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
-/// Upstream's default: a random time from this to twice this.
-const MIN_TIMEOUT_SECONDS: u64 = 1800;
 /// Initial events go out in pieces of about this size.
 const PIECE: usize = 64 * 1024;
 
@@ -90,7 +88,8 @@ pub(crate) fn watch(
         Err(other) => return Err(status::from_store(&other)),
     };
     let timeout = options.timeout.unwrap_or_else(|| {
-        Duration::from_secs(rand::random_range(MIN_TIMEOUT_SECONDS..2 * MIN_TIMEOUT_SECONDS))
+        // Spread, so that watches that began together do not end together.
+        registry.config.requests.watch.mul_f64(rand::random_range(1.0..2.0))
     });
     let watching = Watching {
         registry: registry.clone(),

@@ -15,7 +15,7 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_PROBES: u32 = 3;
 /// A peer that takes nothing of what it is sent is cut after this.
-const UNREAD: Duration = Duration::from_secs(120);
+const UNREAD: Duration = Duration::from_secs(60);
 
 /// Listens on one address, or on all of them.
 pub async fn bind(address: Option<IpAddr>, port: u16) -> Result<TcpListener> {

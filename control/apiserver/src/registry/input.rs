@@ -20,6 +20,9 @@ use crate::strategic;
 /// Warnings about fields of one body; further ones are not worth a header.
 const MAX_FIELD_WARNINGS: usize = 50;
 
+/// Unknown fields of one custom object that are told of.
+const MAX_PRUNED: usize = 100;
+
 /// Why a body is not taken.
 enum Refusal {
     /// It is of another type, or no object at all.
@@ -133,7 +136,8 @@ pub(crate) fn decode_custom(
     value: &mut Value,
 ) -> Result<Vec<String>, schema::DecodeError> {
     let mut unknown = schema::decode_metadata(gvk, value)?;
-    unknown.extend(custom.prune(value).into_iter().map(|path| format!("unknown field {path:?}")));
+    let pruned = custom.prune(value).into_iter().take(MAX_PRUNED);
+    unknown.extend(pruned.map(|path| format!("unknown field {path:?}")));
     Ok(unknown)
 }
 

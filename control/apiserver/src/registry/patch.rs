@@ -3,6 +3,8 @@
 //! In: a patch body and its media type. Out: a function from the current object to the patched one, unchecked. Absent:
 //! server-side apply, which is in `registry::apply`.
 
+mod operations;
+
 use serde_json::Value;
 
 use crate::codec::{self, Decoded, Format};
@@ -47,8 +49,7 @@ impl Patch {
     pub(crate) fn apply(&self, gvk: &Gvk, current: Value) -> Result<Decoded, ApiError> {
         match self {
             Self::Json(patch) => {
-                let mut value = current;
-                json_patch::patch(&mut value, patch)
+                let value = operations::apply(current, patch)
                     .map_err(|error| ApiError::patch_failed(error.to_string()))?;
                 Ok(Decoded { value, duplicates: Vec::new() })
             }

@@ -10,6 +10,9 @@ use super::scalar::{self, Precision, ScalarError};
 use super::{Definition, Schema, SchemaError, Type};
 use crate::kinds::Gvk;
 
+/// Unknown fields that are told of, as upstream; a body may have half a million.
+const MAX_UNKNOWN: usize = 100;
+
 /// Why an object cannot be decoded. The texts are upstream's.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
@@ -115,7 +118,9 @@ impl Walk<'_> {
         let names: Vec<String> = fields.keys().cloned().collect();
         for name in names {
             let Some(property) = definition.property(&name) else {
-                self.unknown.push(join(&self.path, &name));
+                if self.unknown.len() < MAX_UNKNOWN {
+                    self.unknown.push(join(&self.path, &name));
+                }
                 fields.remove(&name);
                 continue;
             };

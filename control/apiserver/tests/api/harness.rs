@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use xebec_apiserver::authn::{InProcess, UserInfo};
 use xebec_apiserver::token::{SigningKey, TokenIssuer, TokenVerifier, issuer_url};
-use xebec_apiserver::{ApiServer, ApiServerConfig, Body, Tokens, full};
+use xebec_apiserver::{ApiServer, ApiServerConfig, Body, RequestLimits, Tokens, full};
 use xebec_store::{EngineConfig, Store};
 
 pub(crate) const JSON: &str = "application/json";
@@ -170,6 +170,7 @@ fn config() -> ApiServerConfig {
         cluster_domain: "cluster.local".into(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
         kubelet_tls: None,
+        requests: RequestLimits::default(),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use xebec_apiserver::authn::UserInfo;
 use xebec_apiserver::token::{SigningKey, TokenIssuer, TokenVerifier};
-use xebec_apiserver::{ApiServer, ApiServerConfig, Tokens};
+use xebec_apiserver::{ApiServer, ApiServerConfig, RequestLimits, Tokens};
 use xebec_controllers::ControllersConfig;
 use xebec_scheduler::SchedulerConfig;
 use xebec_store::{EngineConfig, Store};
@@ -155,6 +155,7 @@ fn api_config() -> ApiServerConfig {
         cluster_domain: "cluster.local".to_owned(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
         kubelet_tls: None,
+        requests: RequestLimits::default(),
     }
 }
 

@@ -161,7 +161,9 @@ fn random_policies_are_judged_as_the_long_way_judges_them() {
     const TEAMS: &[&str] = &["red", "blue"];
     let mut random = StdRng::seed_from_u64(37);
     let (mut yes, mut no) = (0_u32, 0_u32);
-    for _ in 0..2_000 {
+    // A hundred questions each: a million in a soak.
+    let policies = if std::env::var_os("XEBEC_SOAK").is_some() { 10_000 } else { 2_000 };
+    for _ in 0..policies {
         let mut some = |list: &[&str], most: usize| -> Vec<String> {
             let count = random.random_range(1..=most);
             list.choose_multiple(&mut random, count).map(|&text| text.to_owned()).collect()
