@@ -1,0 +1,90 @@
+//! What the `api_*` suites begin with: a control plane of the test's own, kubectl for it, and a node without a machine.
+//!
+//! In: the built program, kubectl. Out: a fixture, or `None` with the reason said as skipped.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use crate::control::Control;
+use crate::kubectl::Kubectl;
+use crate::skip::skipped;
+
+/// A control plane and kubectl for it. Ends with the test.
+pub struct Api {
+    pub kubectl: Kubectl,
+    pub control: Control,
+}
+
+/// Arguments that read a manifest from standard input.
+pub const APPLY: &[&str] = &["apply", "-f", "-"];
+pub const CREATE: &[&str] = &["create", "-f", "-"];
+
+// === impl Api ===
+
+impl Api {
+    /// `None`, said as skipped, where a program is missing.
+    pub async fn start(test: &str) -> Option<Self> {
+        let control = Control::start(test).await?;
+        let Some(kubectl) = Kubectl::find(&control.kubeconfig(), control.folder()) else {
+            skipped(test, "there is no kubectl: XEBEC_KUBECTL names none and PATH holds none");
+            return None;
+        };
+        Some(Self { kubectl, control })
+    }
+
+    /// kubectl with a kubeconfig of the test's own.
+    ///
+    /// # Panics
+    /// When the file cannot be written.
+    pub fn kubectl_with(&self, name: &str, kubeconfig: &str) -> Kubectl {
+        let path = self.file(name, kubeconfig);
+        Kubectl::find(&path, self.control.folder()).expect("kubectl was found before")
+    }
+
+    /// A file in the control plane's folder.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.control.folder().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// A Node that says it is ready, with nobody behind it: it is believed for 40 seconds.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn node(&self, name: &str, address: &str) {
+        let node = json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name, "kubernetes.io/os": "linux" } },
+        });
+        self.kubectl.ok_with(CREATE, &node.to_string());
+        let room = json!({ "cpu": "4", "memory": "8Gi", "pods": "110" });
+        let status = json!({ "status": {
+            "capacity": room, "allocatable": room,
+            "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }],
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "KubeletReady",
+                "message": "kubelet is posting ready status",
+                "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+            "nodeInfo": {
+                "kubeletVersion": "v1.37.0", "kubeProxyVersion": "", "containerRuntimeVersion": "containerd://2.3.1",
+                "osImage": "Debian GNU/Linux 12", "kernelVersion": "6.18.0", "operatingSystem": "linux",
+                "architecture": "amd64", "machineID": "m", "systemUUID": "s", "bootID": "b",
+            },
+        } });
+        self.status("node", name, &status.to_string());
+    }
+
+    /// Merges something into an object's status.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn status(&self, kind: &str, name: &str, patch: &str) {
+        self.kubectl.ok(&["patch", kind, name, "--subresource=status", "--type=merge", "-p", patch]);
+    }
+}
