@@ -31,7 +31,9 @@ fn event(api: &Api, object: &str, reason: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     let told = || {
         let chosen = format!("involvedObject.kind={kind},involvedObject.name={name},reason={reason}");
-        !api.kubectl.ok(&["get", "events", "-n", "show", "-o", "name", "--field-selector", &chosen]).is_empty()
+        !api.kubectl
+            .ok(&["get", "events", "-n", "show", "-o", "name", "--field-selector", &chosen])
+            .is_empty()
     };
     while !told() {
         assert!(std::time::Instant::now() < deadline, "{object} has no event {reason}");
@@ -43,7 +45,16 @@ async fn a_deployment_and_its_replica_set() {
     let Some(api) = showcase().await else { return };
     settled(&api, "deployment/web", "{.status.unavailableReplicas}=2");
     event(&api, "Deployment/web", "ScalingReplicaSet");
-    let set = api.kubectl.ok(&["get", "rs", "-n", "show", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let set = api.kubectl.ok(&[
+        "get",
+        "rs",
+        "-n",
+        "show",
+        "-l",
+        "app=web",
+        "-o",
+        "jsonpath={.items[0].metadata.name}",
+    ]);
     let hash = set.strip_prefix("web-").expect("named after its deployment").to_owned();
     shows(
         &describe(&api, "deployment/web"),
@@ -189,7 +200,17 @@ async fn a_pod_and_its_node() {
             "containerID":"containerd://abc","state":{"running":{"startedAt":"2026-01-01T00:00:02Z"}},
             "lastState":{"terminated":{"exitCode":3,"reason":"Error","startedAt":"2026-01-01T00:00:00Z",
                 "finishedAt":"2026-01-01T00:00:01Z"}}}]}}"#;
-    api.kubectl.ok(&["patch", "pod", "box", "-n", "show", "--subresource=status", "--type=merge", "-p", status]);
+    api.kubectl.ok(&[
+        "patch",
+        "pod",
+        "box",
+        "-n",
+        "show",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        status,
+    ]);
     shows(
         &describe(&api, "pod/box"),
         &[
@@ -296,11 +317,22 @@ async fn what_pods_are_reached_by() {
     let Some(api) = showcase().await else { return };
     let status = r#"{"status":{"phase":"Running","podIP":"10.244.0.5","podIPs":[{"ip":"10.244.0.5"}],
         "conditions":[{"type":"Ready","status":"True"}]}}"#;
-    api.kubectl.ok(&["patch", "pod", "box", "-n", "show", "--subresource=status", "--type=merge", "-p", status]);
+    api.kubectl.ok(&[
+        "patch",
+        "pod",
+        "box",
+        "-n",
+        "show",
+        "--subresource=status",
+        "--type=merge",
+        "-p",
+        status,
+    ]);
     settled(&api, "endpoints/box", "{.subsets[0].addresses[0].ip}=10.244.0.5");
     let slice = api.kubectl.ok(&["get", "endpointslices", "-n", "show", "-o", "name"]);
     settled(&api, &slice, "{.endpoints[0].conditions.ready}=true");
-    let address = api.kubectl.ok(&["get", "service", "box", "-n", "show", "-o", "jsonpath={.spec.clusterIP}"]);
+    let address =
+        api.kubectl.ok(&["get", "service", "box", "-n", "show", "-o", "jsonpath={.spec.clusterIP}"]);
     shows(
         &describe(&api, "service/box"),
         &[
@@ -358,12 +390,27 @@ async fn what_pods_are_given() {
     let Some(api) = showcase().await else { return };
     shows(
         &describe(&api, "configmap/settings"),
-        &["Name: settings", "Data", "====", "colour:", "----", "blue", "lines:", "one", "two", "BinaryData", "raw: 3 bytes"],
+        &[
+            "Name: settings",
+            "Data",
+            "====",
+            "colour:",
+            "----",
+            "blue",
+            "lines:",
+            "one",
+            "two",
+            "BinaryData",
+            "raw: 3 bytes",
+        ],
     );
     let secret = describe(&api, "secret/keys");
     shows(&secret, &["Name: keys", "Type: Opaque", "Data", "====", "password: 7 bytes"]);
     assert!(!secret.contains("hunter2"), "{secret}");
-    shows(&describe(&api, "serviceaccount/robot"), &["Name: robot", "Namespace: show", "Image pull secrets: keys"]);
+    shows(
+        &describe(&api, "serviceaccount/robot"),
+        &["Name: robot", "Namespace: show", "Image pull secrets: keys"],
+    );
     settled(&api, "pdb/web", "{.status.expectedPods}=2");
     shows(
         &describe(&api, "pdb/web"),
@@ -387,7 +434,12 @@ async fn what_pods_are_given() {
     shows(
         &api.kubectl.ok(&["describe", "namespace", "show"]),
         &[
-            &["Name: show", "Labels: kubernetes.io/metadata.name=show", "team=red", "Annotations: note: hello"][..],
+            &[
+                "Name: show",
+                "Labels: kubernetes.io/metadata.name=show",
+                "team=red",
+                "Annotations: note: hello",
+            ][..],
             &["Status: Active", "Resource Quotas", "Name: room"],
             &quota,
             &["Resource Limits"],
@@ -415,13 +467,22 @@ async fn what_pods_are_given() {
     );
     shows(
         &api.kubectl.ok(&["describe", "pv", "disk1"]),
-        &["StorageClass: slow", "Reclaim Policy: Retain", "Access Modes: RWO", "Capacity: 1Gi", "Path: /tmp/disk1"],
+        &[
+            "StorageClass: slow",
+            "Reclaim Policy: Retain",
+            "Access Modes: RWO",
+            "Capacity: 1Gi",
+            "Path: /tmp/disk1",
+        ],
     );
     shows(
         &api.kubectl.ok(&["describe", "storageclass", "slow"]),
         &["IsDefaultClass: No", "Provisioner: example.com/disk", "VolumeBindingMode: Immediate"],
     );
-    shows(&describe(&api, "lease/turn"), &["Kind: Lease", "Holder Identity: me", "Lease Duration Seconds: 15"]);
+    shows(
+        &describe(&api, "lease/turn"),
+        &["Kind: Lease", "Holder Identity: me", "Lease Duration Seconds: 15"],
+    );
 }
 
 #[tokio::test]
@@ -430,7 +491,8 @@ async fn who_may_do_what() {
     let rules = ["PolicyRule:", "Resources Non-Resource URLs Resource Names Verbs"];
     shows(
         &describe(&api, "role/reads"),
-        &[&["Name: reads"], &rules[..], &["pods [] [] [get list]", "deployments.apps [] [web] [get]"]].concat(),
+        &[&["Name: reads"], &rules[..], &["pods [] [] [get list]", "deployments.apps [] [web] [get]"]]
+            .concat(),
     );
     shows(
         &describe(&api, "rolebinding/reads"),
@@ -495,7 +557,8 @@ spec:
             "v1",
         ],
     );
-    kubectl.ok_with(APPLY, "{apiVersion: example.com/v1, kind: Ship, metadata: {name: a}, spec: {flag: red}}");
+    kubectl
+        .ok_with(APPLY, "{apiVersion: example.com/v1, kind: Ship, metadata: {name: a}, spec: {flag: red}}");
     shows(
         &kubectl.ok(&["describe", "ship", "a"]),
         &["Name: a", "Namespace: default", "API Version: example.com/v1", "Kind: Ship", "Spec:", "Flag: red"],
@@ -516,7 +579,14 @@ count: 3
     kubectl.ok_with(APPLY, event);
     shows(
         &kubectl.ok(&["describe", "event", "a.1"]),
-        &["Count: 3", "Involved Object:", "Kind: Ship", "Message: off it went", "Reason: Sailed", "Component: harbour"],
+        &[
+            "Count: 3",
+            "Involved Object:",
+            "Kind: Ship",
+            "Message: off it went",
+            "Reason: Sailed",
+            "Component: harbour",
+        ],
     );
     // Events are found by what they are about.
     let uid = kubectl.ok(&["get", "ship", "a", "-o", "jsonpath={.metadata.uid}"]);

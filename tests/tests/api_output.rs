@@ -85,8 +85,12 @@ async fn showcase() -> Option<Api> {
 /// The columns' names. Two blanks part them, one stands inside of a name.
 fn header(table: &str) -> String {
     let line = table.lines().next().unwrap_or_default();
-    let columns: Vec<String> =
-        line.split("  ").map(str::trim).filter(|name| !name.is_empty()).map(|name| name.replace(' ', "_")).collect();
+    let columns: Vec<String> = line
+        .split("  ")
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| name.replace(' ', "_"))
+        .collect();
     columns.join(" ")
 }
 
@@ -179,9 +183,14 @@ async fn labels_kinds_and_namespaces_are_further_columns() {
     assert_eq!(header(&everywhere), "NAMESPACE NAME READY STATUS RESTARTS AGE");
     assert!(squeezed(&everywhere)[1].starts_with("show box 1/1 Running 0 "), "{everywhere}");
     let names = get(&["all", "-o", "name"]);
-    for name in
-        ["pod/box", "service/box", "daemonset.apps/each", "deployment.apps/web", "statefulset.apps/db", "job.batch/once"]
-    {
+    for name in [
+        "pod/box",
+        "service/box",
+        "daemonset.apps/each",
+        "deployment.apps/web",
+        "statefulset.apps/db",
+        "job.batch/once",
+    ] {
         assert!(names.lines().any(|line| line == name), "{name} is one of all: {names}");
     }
     assert!(!names.contains("secret/") && !names.contains("configmap/"), "{names}");
@@ -194,8 +203,17 @@ async fn formats_print_what_is_asked_for() {
     let path = |template: &str| get(&["pod", "box", "-o", &format!("jsonpath={template}")]);
     assert_eq!(path("{.spec.containers[0].ports[?(@.name==\"http\")].containerPort}"), "80");
     assert_eq!(path("{range .spec.containers[*]}{.name}={.image};{end}"), "main=busybox:1.36;");
-    assert_eq!(get(&["pod", "box", "-o", "jsonpath-as-json={.metadata.labels}"]), "[\n    {\n        \"app\": \"box\"\n    }\n]");
-    let columns = get(&["pods", "-l", "app=box", "-o", "custom-columns=NAME:.metadata.name,IMAGES:.spec.containers[*].image,NO:.spec.nothing"]);
+    assert_eq!(
+        get(&["pod", "box", "-o", "jsonpath-as-json={.metadata.labels}"]),
+        "[\n    {\n        \"app\": \"box\"\n    }\n]"
+    );
+    let columns = get(&[
+        "pods",
+        "-l",
+        "app=box",
+        "-o",
+        "custom-columns=NAME:.metadata.name,IMAGES:.spec.containers[*].image,NO:.spec.nothing",
+    ]);
     assert_eq!(squeezed(&columns), ["NAME IMAGES NO", "box busybox:1.36 <none>"]);
     let file = api.file("columns", "WHO          WHERE\nmetadata.name spec.nodeName\n");
     let from_file = format!("custom-columns-file={}", file.display());
@@ -204,12 +222,16 @@ async fn formats_print_what_is_asked_for() {
     assert_eq!(get(&["statefulsets", "-o", template]), "db");
     let yaml = get(&["configmap", "settings", "-o", "yaml"]);
     let lines: Vec<&str> = yaml.lines().collect();
-    assert_eq!(lines[..7], ["apiVersion: v1", "binaryData:", "  raw: AAEC", "data:", "  colour: blue", "  lines: |", "    one"]);
+    assert_eq!(
+        lines[..7],
+        ["apiVersion: v1", "binaryData:", "  raw: AAEC", "data:", "  colour: blue", "  lines: |", "    one"]
+    );
     assert!(!yaml.contains("managedFields"), "{yaml}");
     assert!(get(&["configmap", "settings", "-o", "yaml", "--show-managed-fields"]).contains("managedFields"));
     let list: Value = serde_json::from_str(&get(&["configmaps,secrets", "-o", "json"])).expect("JSON");
     assert_eq!((&list["kind"], &list["apiVersion"]), (&"List".into(), &"v1".into()));
-    let kinds: Vec<&str> = list["items"].as_array().expect("items").iter().filter_map(|i| i["kind"].as_str()).collect();
+    let kinds: Vec<&str> =
+        list["items"].as_array().expect("items").iter().filter_map(|i| i["kind"].as_str()).collect();
     assert_eq!(kinds, ["ConfigMap", "ConfigMap", "Secret"]);
 }
 
@@ -244,7 +266,10 @@ async fn lists_are_ordered_chosen_and_watched() {
     assert_eq!((nothing.code, &*nothing.out, &*nothing.error), (Some(0), "", ""));
     let partly = kubectl.run(&["get", "configmap", "a", "z"]);
     assert_eq!(partly.code, Some(1), "what is there is printed, what is not is told");
-    assert!(partly.out.contains("\na ") && partly.error.ends_with("configmaps \"z\" not found"), "{partly:?}");
+    assert!(
+        partly.out.contains("\na ") && partly.error.ends_with("configmaps \"z\" not found"),
+        "{partly:?}"
+    );
 
     let mut watch = kubectl.start(&["get", "configmaps", "-l", "size", "-w", "--no-headers"]);
     let listed: Vec<String> = (0..3).map(|_| watch.line()).collect();

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::compare::{self, compare};
 use super::field_set::FieldSet;
-use super::{merge, shape};
+use super::{last_applied, merge, shape};
 use crate::meta;
 use crate::schema::{Definition, Schema};
 
@@ -57,7 +57,7 @@ pub(crate) fn after_update(
     who: &Who,
     now: Timestamp,
 ) {
-    let mut entries = read(old);
+    let mut entries = record(old, new, who);
     let mut delta = compare(schema, definition, old, new);
     for set in [&mut delta.added, &mut delta.modified, &mut delta.removed] {
         reset(set, &who.subresource);
@@ -93,11 +93,12 @@ pub(crate) fn apply(
 ) -> Result<Value, Vec<Conflict>> {
     let mut entries = read(live);
     let mut wanted = shape::fields_of(schema, definition, config);
+    // With the fields that are in no record, such as the name: they hold what is around them.
+    let mut owned = wanted.clone();
     compare::strip(&mut wanted);
     reset(&mut wanted, &who.subresource);
     let place = position(&mut entries, who);
     let last = std::mem::replace(&mut entries[place].fields, wanted.clone());
-    let mut owned = FieldSet::default();
     entries.iter().for_each(|entry| owned.union(&entry.fields));
     let merged = merge::merge(schema, definition, live, config);
     let gone = merge::abandoned(&last, &owned);
@@ -107,13 +108,16 @@ pub(crate) fn apply(
     let mut changed = delta.added;
     changed.union(&delta.modified);
     reset(&mut changed, &who.subresource);
+    let handed_over = last_applied::unchanged(schema, definition, live, who);
     let mut conflicts = Vec::new();
     for entry in entries.iter_mut().filter(|entry| entry.who != *who) {
         let taken = entry.fields.intersection(&changed);
-        let paths = taken.paths().into_iter();
-        conflicts.extend(paths.map(|path| Conflict { owner: entry.who.shown(), path }));
         entry.fields.subtract(&taken);
         entry.fields.subtract(&delta.removed);
+        let mut contested = taken;
+        contested.subtract(&handed_over);
+        let paths = contested.paths().into_iter();
+        conflicts.extend(paths.map(|path| Conflict { owner: entry.who.shown(), path }));
     }
     if !force && !conflicts.is_empty() {
         return Err(conflicts);
@@ -123,6 +127,7 @@ pub(crate) fn apply(
         mine.time = meta::time(now);
     }
     mine.who.api_version.clone_from(&who.api_version);
+    last_applied::follow(&mut new, config, who);
     write(&mut new, entries);
     Ok(new)
 }
@@ -144,6 +149,22 @@ fn position(entries: &mut Vec<Entry>, who: &Who) -> usize {
             entries.len() - 1
         },
     )
+}
+
+/// What is recorded before a write: what the writer brings along, so that a record can be corrected; a single empty
+/// entry clears it. Who brings none, or comes through another door, leaves it as it is.
+fn record(old: &Value, new: &Value, who: &Who) -> Vec<Entry> {
+    if who.subresource.is_empty() {
+        let mut brought = meta::items(new, &["metadata", "managedFields"]);
+        let first = brought.next().and_then(Value::as_object);
+        if first.is_some_and(Map::is_empty) && brought.next().is_none() {
+            return Vec::new();
+        }
+        if first.is_some() {
+            return read(new);
+        }
+    }
+    read(old)
 }
 
 fn read(object: &Value) -> Vec<Entry> {

@@ -3,6 +3,7 @@
 //! In: a patch body and its media type. Out: a function from the current object to the patched one, unchecked. Absent:
 //! server-side apply, which is in `registry::apply`.
 
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::codec::{self, Decoded, Format};
@@ -49,7 +50,7 @@ impl Patch {
             Self::Json(patch) => {
                 let mut value = current;
                 json_patch::patch(&mut value, patch)
-                    .map_err(|error| ApiError::patch_failed(error.to_string()))?;
+                    .map_err(|error| ApiError::patch_failed(words(patch, &error)))?;
                 Ok(Decoded { value, duplicates: Vec::new() })
             }
             Self::Merge(patch) => {
@@ -65,6 +66,27 @@ impl Patch {
                 Ok(Decoded { value, duplicates: patch.duplicates.clone() })
             }
         }
+    }
+}
+
+/// Why an operation failed, in the words that clients look for.
+fn words(patch: &json_patch::Patch, error: &json_patch::PatchError) -> String {
+    let path = error.path.as_str();
+    let key = path.rsplit('/').next().unwrap_or_default();
+    match patch.0.get(error.operation) {
+        Some(PatchOperation::Test(_)) => format!("testing value {path} failed: test failed"),
+        Some(PatchOperation::Remove(_)) => {
+            format!(
+                "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+            )
+        }
+        Some(PatchOperation::Add(_)) => {
+            format!("add operation does not apply: doc is missing path: {path:?}: missing value")
+        }
+        Some(PatchOperation::Replace(_)) => {
+            format!("replace operation does not apply: doc is missing key: {path}: missing value")
+        }
+        _ => error.to_string(),
     }
 }
 
@@ -104,6 +126,29 @@ mod tests {
 
         assert_eq!(Patch::parse("text/plain", b"").expect_err("unknown").code(), 415);
         assert_eq!(Patch::parse("application/merge-patch+json", b"[]").expect_err("no object").code(), 400);
+    }
+
+    #[test]
+    fn failed_operations_are_told_in_the_words_clients_look_for() {
+        let fails = |body: &str| {
+            let patch: json_patch::Patch = serde_json::from_str(body).expect("parses");
+            let error = json_patch::patch(&mut json!({"data": {"a": "1"}}), &patch).expect_err("fails");
+            words(&patch, &error)
+        };
+        let told = |body: &str, words: &str| assert_eq!(fails(body), words);
+        told(r#"[{"op":"test","path":"/data/a","value":"2"}]"#, "testing value /data/a failed: test failed");
+        told(
+            r#"[{"op":"remove","path":"/data/z"}]"#,
+            "error in remove for path: '/data/z': Unable to remove nonexistent key: z: missing value",
+        );
+        told(
+            r#"[{"op":"replace","path":"/data/z","value":"1"}]"#,
+            "replace operation does not apply: doc is missing key: /data/z: missing value",
+        );
+        told(
+            r#"[{"op":"add","path":"/x/z","value":"1"}]"#,
+            "add operation does not apply: doc is missing path: \"/x/z\": missing value",
+        );
     }
 
     #[test]
