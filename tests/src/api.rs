@@ -16,6 +16,9 @@ pub struct Api {
     pub control: Control,
 }
 
+/// One object of each kind that kubectl is shown, in the namespace `show`; its pod is on the node `n1`.
+const SHOWCASE: &str = include_str!("showcase.yaml");
+
 /// Arguments that read a manifest from standard input.
 pub const APPLY: &[&str] = &["apply", "-f", "-"];
 pub const CREATE: &[&str] = &["create", "-f", "-"];
@@ -31,6 +34,23 @@ impl Api {
             return None;
         };
         Some(Self { kubectl, control })
+    }
+
+    /// The same with a node and one object of each kind in the namespace `show`.
+    pub async fn showcase(test: &str) -> Option<Self> {
+        let api = Self::start(test).await?;
+        api.node("n1", "10.0.0.1");
+        api.kubectl.ok_with(APPLY, SHOWCASE);
+        Some(api)
+    }
+
+    /// Waits until a field of an object of the showcase has a value: `{.status.replicas}=2`.
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub fn settled(&self, object: &str, wanted: &str) {
+        let condition = format!("--for=jsonpath={wanted}");
+        self.kubectl.ok(&["wait", "-n", "show", object, &condition, "--timeout=30s"]);
     }
 
     /// kubectl with a kubeconfig of the test's own.

@@ -3,11 +3,10 @@
 //! In: one object of each kind. Out: what kubectl prints of them. The columns are those of upstream's printers.
 
 use serde_json::Value;
-use xebec_tests::api::{APPLY, Api, CREATE};
+use xebec_tests::api::{Api, CREATE};
 use xebec_tests::kubectl::{Kubectl, squeezed};
 
 const TEST: &str = "api_output";
-const SHOWCASE: &str = include_str!("data/showcase.yaml");
 
 /// Resource, columns, further columns of `-o wide`. Blanks in a name are spelt `_`.
 const COLUMNS: &[(&str, &str, &str)] = &[
@@ -62,23 +61,16 @@ const COLUMNS: &[(&str, &str, &str)] = &[
 
 /// Everything there is to show, the pod of the node running.
 async fn showcase() -> Option<Api> {
-    let api = Api::start(TEST).await?;
-    api.node("n1", "10.0.0.1");
-    api.kubectl.ok_with(APPLY, SHOWCASE);
+    let api = Api::showcase(TEST).await?;
     let kubectl = &api.kubectl;
     let status = r#"{"status":{"phase":"Running","hostIP":"10.0.0.1","podIP":"10.244.0.5","podIPs":[{"ip":"10.244.0.5"}],
         "conditions":[{"type":"Ready","status":"True"}],
         "containerStatuses":[{"name":"main","ready":true,"restartCount":0,"image":"busybox:1.36","imageID":"x",
             "state":{"running":{"startedAt":"2026-01-01T00:00:00Z"}}}]}}"#;
     kubectl.ok(&["patch", "pod", "box", "-n", "show", "--subresource=status", "--type=merge", "-p", status]);
-    for settled in [
-        "deployment/web {.status.replicas}=2",
-        "statefulset/db {.status.replicas}=1",
-        "job/once {.status.active}=1",
-    ] {
-        let (object, wanted) = settled.split_once(' ').expect("two parts");
-        kubectl.ok(&["wait", "-n", "show", object, &format!("--for=jsonpath={wanted}"), "--timeout=30s"]);
-    }
+    api.settled("deployment/web", "{.status.replicas}=2");
+    api.settled("statefulset/db", "{.status.replicas}=1");
+    api.settled("job/once", "{.status.active}=1");
     Some(api)
 }
 

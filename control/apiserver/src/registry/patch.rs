@@ -49,8 +49,13 @@ impl Patch {
         match self {
             Self::Json(patch) => {
                 let mut value = current;
-                json_patch::patch(&mut value, patch)
-                    .map_err(|error| ApiError::patch_failed(words(patch, &error)))?;
+                for operation in &patch.0 {
+                    if asks_for_nothing(operation, &value) {
+                        continue;
+                    }
+                    json_patch::patch(&mut value, std::slice::from_ref(operation))
+                        .map_err(|error| ApiError::patch_failed(words(operation, &error)))?;
+                }
                 Ok(Decoded { value, duplicates: Vec::new() })
             }
             Self::Merge(patch) => {
@@ -69,21 +74,29 @@ impl Patch {
     }
 }
 
+/// A test for `null` of a field that is not there: clients make sure in this way that nobody has set it.
+fn asks_for_nothing(operation: &PatchOperation, value: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let path = test.path.as_str();
+    let parent = path.rsplit_once('/').and_then(|(parent, _)| value.pointer(parent));
+    test.value.is_null() && parent.is_some_and(Value::is_object) && value.pointer(path).is_none()
+}
+
 /// Why an operation failed, in the words that clients look for.
-fn words(patch: &json_patch::Patch, error: &json_patch::PatchError) -> String {
+fn words(operation: &PatchOperation, error: &json_patch::PatchError) -> String {
     let path = error.path.as_str();
     let key = path.rsplit('/').next().unwrap_or_default();
-    match patch.0.get(error.operation) {
-        Some(PatchOperation::Test(_)) => format!("testing value {path} failed: test failed"),
-        Some(PatchOperation::Remove(_)) => {
+    match operation {
+        PatchOperation::Test(_) => format!("testing value {path} failed: test failed"),
+        PatchOperation::Remove(_) => {
             format!(
                 "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
             )
         }
-        Some(PatchOperation::Add(_)) => {
+        PatchOperation::Add(_) => {
             format!("add operation does not apply: doc is missing path: {path:?}: missing value")
         }
-        Some(PatchOperation::Replace(_)) => {
+        PatchOperation::Replace(_) => {
             format!("replace operation does not apply: doc is missing key: {path}: missing value")
         }
         _ => error.to_string(),
@@ -133,7 +146,7 @@ mod tests {
         let fails = |body: &str| {
             let patch: json_patch::Patch = serde_json::from_str(body).expect("parses");
             let error = json_patch::patch(&mut json!({"data": {"a": "1"}}), &patch).expect_err("fails");
-            words(&patch, &error)
+            words(&patch.0[0], &error)
         };
         let told = |body: &str, words: &str| assert_eq!(fails(body), words);
         told(r#"[{"op":"test","path":"/data/a","value":"2"}]"#, "testing value /data/a failed: test failed");
@@ -149,6 +162,18 @@ mod tests {
             r#"[{"op":"add","path":"/x/z","value":"1"}]"#,
             "add operation does not apply: doc is missing path: \"/x/z\": missing value",
         );
+    }
+
+    #[test]
+    fn what_is_not_there_is_null_to_a_test() {
+        let gvk = Gvk::new("", "v1", "ConfigMap");
+        let body = br#"[{"op":"test","path":"/metadata/finalizers","value":null},
+            {"op":"add","path":"/metadata/finalizers","value":["a"]}]"#;
+        let patch = Patch::parse("application/json-patch+json", body).expect("parses");
+        let first = patch.apply(&gvk, json!({"metadata": {}})).expect("applies").value;
+        assert_eq!(first, json!({"metadata": {"finalizers": ["a"]}}));
+        assert_eq!(patch.apply(&gvk, first).expect_err("somebody was first").code(), 422);
+        assert_eq!(patch.apply(&gvk, json!({})).expect_err("nothing to be in").code(), 422);
     }
 
     #[test]

@@ -225,3 +225,17 @@ async fn what_is_dropped_from_the_metadata_goes_alone() {
     assert_eq!(dropped["metadata"].get("annotations"), None);
     assert!(dropped["metadata"]["uid"].is_string() && dropped["metadata"]["creationTimestamp"].is_string());
 }
+
+#[tokio::test]
+async fn what_the_server_adds_to_a_new_object_is_nobodys() {
+    let api = Api::new().await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let made = api.post("/api/v1/namespaces/default/pods?fieldManager=one", &pod).await.ok(201);
+    assert!(made["spec"]["tolerations"].is_array(), "{made}");
+    let owned = owner(&made, "one")["fieldsV1"]["f:spec"].clone();
+    assert!(owned.get("f:containers").is_some() && owned.get("f:dnsPolicy").is_some(), "{owned}");
+    for added in ["f:tolerations", "f:priority", "f:preemptionPolicy"] {
+        assert_eq!(owned.get(added), None, "{added}");
+    }
+}
