@@ -3,6 +3,9 @@
 //! In: the built program, kubectl. Out: a fixture, or `None` with the reason said as skipped.
 
 use std::path::PathBuf;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -14,7 +17,12 @@ use crate::skip::skipped;
 pub struct Api {
     pub kubectl: Kubectl,
     pub control: Control,
+    /// The hearts of nodes; they stop when this goes.
+    hearts: Mutex<Vec<Sender<()>>>,
 }
+
+/// Nodes are believed for 40 seconds.
+const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// One object of each kind that kubectl is shown, in the namespace `show`; its pod is on the node `n1`.
 const SHOWCASE: &str = include_str!("showcase.yaml");
@@ -33,7 +41,7 @@ impl Api {
             skipped(test, "there is no kubectl: XEBEC_KUBECTL names none and PATH holds none");
             return None;
         };
-        Some(Self { kubectl, control })
+        Some(Self { kubectl, control, hearts: Mutex::default() })
     }
 
     /// The same with a node and one object of each kind in the namespace `show`.
@@ -72,7 +80,7 @@ impl Api {
         path
     }
 
-    /// A Node that says it is ready, with nobody behind it: it is believed for 40 seconds.
+    /// A Node that says it is ready, with nothing behind it but a Lease that is renewed.
     ///
     /// # Panics
     /// When it is refused.
@@ -98,6 +106,10 @@ impl Api {
             },
         } });
         self.status("node", name, &status.to_string());
+        let (stop, stopped) = mpsc::channel();
+        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(stop);
+        let (kubectl, name) = (self.kubectl.clone(), name.to_owned());
+        std::thread::spawn(move || beat(&kubectl, &name, &stopped));
     }
 
     /// Merges something into an object's status.
@@ -106,5 +118,21 @@ impl Api {
     /// When it is refused.
     pub fn status(&self, kind: &str, name: &str, patch: &str) {
         self.kubectl.ok(&["patch", kind, name, "--subresource=status", "--type=merge", "-p", patch]);
+    }
+}
+
+/// Renews a node's Lease until the test ends.
+fn beat(kubectl: &Kubectl, name: &str, stopped: &Receiver<()>) {
+    let mut beats = 0;
+    while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
+        beats += 1;
+        let renewed = format!("2026-01-01T00:{:02}:{:02}.000000Z", beats / 60 % 60, beats % 60);
+        let lease = json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": { "name": name, "namespace": "kube-node-lease" },
+            "spec": { "holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed },
+        });
+        // The server may be away.
+        kubectl.run_with(&["apply", "--server-side", "-f", "-"], &lease.to_string());
     }
 }

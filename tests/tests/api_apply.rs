@@ -45,7 +45,7 @@ fn fields(kubectl: &Kubectl, object: &str, manager: &str) -> Value {
 
 #[tokio::test]
 async fn what_left_the_manifest_leaves_the_object_and_others_fields_stay() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     kubectl.ok_with(APPLY, &map(&json!({ "a": "1", "b": "2" })));
     kubectl.ok(&["patch", "configmap", "shared", "--type=merge", "-p", r#"{"data":{"c":"theirs"}}"#]);
     assert_eq!(kubectl.ok_with(APPLY, &map(&json!({ "a": "1" }))), "configmap/shared configured");
@@ -54,12 +54,8 @@ async fn what_left_the_manifest_leaves_the_object_and_others_fields_stay() {
     let last: Value =
         serde_json::from_str(&kubectl.ok(&["get", "configmap", "shared", "-o", last])).expect("JSON");
     assert_eq!(last["data"], json!({ "a": "1" }));
-    assert_eq!(
-        kubectl
-            .ok(&["apply", "view-last-applied", "configmap/shared", "-o", "json"])
-            .contains("\"a\": \"1\""),
-        true
-    );
+    let viewed = kubectl.ok(&["apply", "view-last-applied", "configmap/shared", "-o", "json"]);
+    assert!(viewed.contains("\"a\": \"1\""), "{viewed}");
 
     let two = deployment(&json!([{ "name": "one", "image": "i" }, { "name": "two", "image": "i" }]));
     kubectl.ok_with(APPLY, &two.to_string());
@@ -84,7 +80,7 @@ async fn what_left_the_manifest_leaves_the_object_and_others_fields_stay() {
 
 #[tokio::test]
 async fn a_second_apply_writes_nothing() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let manifests = [
         map(&json!({ "a": "1" })),
         // Spelt otherwise than it is kept: quantities, defaults, a port without its protocol.
@@ -199,7 +195,7 @@ async fn two_appliers_conflict_and_the_causes_are_told() {
 
 #[tokio::test]
 async fn owners_survive_a_round_trip() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let mut web = deployment(&json!([{ "name": "one", "image": "i", "ports": [{ "containerPort": 80 }] }]));
     web["spec"]["template"]["spec"]["volumes"] = json!([{ "name": "v", "emptyDir": {} }]);
     kubectl.ok_with(&server_side("one", &[]), &web.to_string());
@@ -244,7 +240,7 @@ async fn owners_survive_a_round_trip() {
 
 #[tokio::test]
 async fn differences_are_shown_and_counted_in_the_exit_code() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let diff =
         |more: &[&str], manifest: &str| kubectl.run_with(&[&["diff"], more, &["-f", "-"]].concat(), manifest);
     let new = diff(&[], &map(&json!({ "a": "1" })));
@@ -272,7 +268,7 @@ async fn differences_are_shown_and_counted_in_the_exit_code() {
 
 #[tokio::test]
 async fn replacing_takes_the_whole_object() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     assert_eq!(
         kubectl.fails(&["replace", "-f", "-"], &map(&json!({}))),
         "Error from server (NotFound): error when replacing \"STDIN\": configmaps \"shared\" not found"
@@ -305,7 +301,7 @@ async fn replacing_takes_the_whole_object() {
 
 #[tokio::test]
 async fn patches_that_do_not_fit_are_refused() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     kubectl.ok_with(CREATE, &map(&json!({ "a": "1" })));
     let fails = |kind: &str, patch: &str| {
         kubectl.fails(&["patch", "configmap", "shared", "--type", kind, "-p", patch], "")
@@ -354,7 +350,7 @@ async fn patches_that_do_not_fit_are_refused() {
 
 #[tokio::test]
 async fn dry_runs_change_nothing() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let manifest = map(&json!({ "a": "1" }));
     for (how, said) in [
         ("server", "configmap/shared created (server dry run)"),

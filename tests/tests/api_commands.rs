@@ -16,7 +16,7 @@ const TEST: &str = "api_commands";
 
 #[tokio::test]
 async fn fields_are_explained() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     shows(
         &kubectl.ok(&["explain", "deployment.spec.replicas"]),
         &[
@@ -71,7 +71,7 @@ async fn fields_are_explained() {
 
 #[tokio::test]
 async fn resources_versions_and_the_server_are_told() {
-    let Some(Api { kubectl, control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control, .. }) = Api::start(TEST).await else { return };
     let all = squeezed(&kubectl.ok(&["api-resources"]));
     assert_eq!(all[0], "NAME SHORTNAMES APIVERSION NAMESPACED KIND");
     for line in [
@@ -133,7 +133,7 @@ async fn resources_versions_and_the_server_are_told() {
 
 #[tokio::test]
 async fn events_are_told_by_object_and_type() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let nothing = kubectl.run(&["events"]);
     assert_eq!((nothing.code, &*nothing.error), (Some(0), "No events found in default namespace."));
     for (name, kind, object, age) in
@@ -182,7 +182,7 @@ async fn events_are_told_by_object_and_type() {
 
 #[tokio::test]
 async fn workloads_are_exposed_and_pods_run() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     kubectl.ok(&["create", "deployment", "web", "--image=nginx", "--port=8080", "--replicas=0"]);
     assert_eq!(
         kubectl.ok(&["expose", "deployment", "web", "--port=80", "--target-port=8080"]),
@@ -261,7 +261,7 @@ fn claims(token: &str) -> Value {
 
 #[tokio::test]
 async fn tokens_are_made_for_a_while_a_purpose_and_an_object() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     kubectl.ok(&["create", "serviceaccount", "robot"]);
     let token = claims(&kubectl.ok(&["create", "token", "robot", "--duration=20m", "--audience=vault"]));
     assert_eq!(
@@ -294,7 +294,7 @@ async fn tokens_are_made_for_a_while_a_purpose_and_an_object() {
 
 #[tokio::test]
 async fn rights_are_asked_for_and_listed() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let can = |arguments: &[&str]| {
         let said = kubectl.run(&[&["auth", "can-i"], arguments].concat());
         (said.code, said.out)
@@ -360,7 +360,7 @@ fn ask(port: u16, request: &str) -> (String, String) {
 
 #[tokio::test]
 async fn the_proxy_speaks_for_its_user() {
-    let Some(Api { kubectl, control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control, .. }) = Api::start(TEST).await else { return };
     let mut proxy = kubectl.start(&["proxy", "--port=0"]);
     let line = proxy.line();
     let port = line.strip_prefix("Starting to serve on 127.0.0.1:").and_then(|port| port.parse().ok());
@@ -383,7 +383,7 @@ async fn the_proxy_speaks_for_its_user() {
 
 #[tokio::test]
 async fn what_is_not_there_fails_clearly() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     for what in ["nodes", "pods"] {
         assert_eq!(kubectl.fails(&["top", what], ""), "error: Metrics API not available");
     }

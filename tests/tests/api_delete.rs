@@ -24,7 +24,7 @@ fn left(kubectl: &Kubectl, kind: &str) -> usize {
 
 #[tokio::test]
 async fn what_depends_goes_or_stays_as_asked() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let gone = "deployment.apps \"web\" deleted from default namespace";
     deploy(&kubectl);
     assert_eq!(kubectl.ok(&["delete", "deployment", "web"]), gone, "in the background");
@@ -55,7 +55,7 @@ async fn what_depends_goes_or_stays_as_asked() {
 
 #[tokio::test]
 async fn deletion_waits_for_finalizers() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let held = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "held", "finalizers": ["example.com/hold"] },
     });
@@ -80,7 +80,7 @@ async fn deletion_waits_for_finalizers() {
 
 #[tokio::test]
 async fn many_are_deleted_at_once() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     for name in ["a", "b", "c", "d"] {
         kubectl.ok(&["create", "configmap", name]);
     }
@@ -153,7 +153,7 @@ async fn pods_are_given_their_time_or_none() {
 
 #[tokio::test]
 async fn namespaces_go_with_all_they_hold() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     kubectl.ok(&["create", "namespace", "team"]);
     kubectl.ok(&["create", "deployment", "web", "--image=nginx", "-n", "team"]);
     let held = json!({
@@ -188,7 +188,7 @@ async fn namespaces_go_with_all_they_hold() {
 
 #[tokio::test]
 async fn waiting_ends_with_what_was_waited_for_or_in_time() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let wait = |arguments: &[&str]| kubectl.run(&[&["wait", "--timeout=1s"], arguments].concat());
     let late = "error: timed out waiting for the condition on configmaps/a";
     kubectl.ok(&["create", "configmap", "a", "--from-literal=key=1"]);

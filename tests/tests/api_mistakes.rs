@@ -57,7 +57,7 @@ fn refused(kubectl: &Kubectl, cases: &[(String, String)]) {
 
 #[tokio::test]
 async fn values_of_the_wrong_type() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let begins = |kind: &str| {
         format!(
             "Error from server (BadRequest): error when creating \"STDIN\": {kind} in version \"v1\" cannot be handled as a \
@@ -100,7 +100,7 @@ async fn values_of_the_wrong_type() {
 
 #[tokio::test]
 async fn fields_that_do_not_exist() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let strict = |kind: &str, fields: &str| {
         format!(
             "Error from server (BadRequest): error when creating \"STDIN\": {kind} in version \"v1\" cannot be handled as a \
@@ -140,7 +140,7 @@ async fn fields_that_do_not_exist() {
 
 #[tokio::test]
 async fn names_that_are_none() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let long = "a".repeat(254);
     refused(
         &kubectl,
@@ -198,7 +198,7 @@ async fn names_that_are_none() {
 
 #[tokio::test]
 async fn numbers_out_of_range() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let mut cases: Vec<(String, String)> = ["Deployment", "ReplicaSet", "StatefulSet"]
         .iter()
         .map(|kind| {
@@ -236,7 +236,7 @@ async fn numbers_out_of_range() {
 
 #[tokio::test]
 async fn objects_that_contradict_themselves() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let job = |spec: &Value| json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "name": "j" }, "spec": spec });
     let template = |policy: &str| json!({ "template": { "spec": { "restartPolicy": policy, "containers": [{ "name": "a", "image": "x" }] } } });
     let cron = json!({
@@ -303,7 +303,7 @@ async fn objects_that_contradict_themselves() {
 
 #[tokio::test]
 async fn places_and_kinds_that_do_not_exist() {
-    let Some(Api { kubectl, control: _control }) = Api::start(TEST).await else { return };
+    let Some(Api { kubectl, control: _control, .. }) = Api::start(TEST).await else { return };
     let elsewhere = workload("Deployment", |object| object["metadata"]["namespace"] = json!("nope"));
     let nowhere =
         "Error from server (NotFound): error when creating \"STDIN\": namespaces \"nope\" not found";
