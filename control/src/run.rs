@@ -171,7 +171,8 @@ fn spawn_parts(
     });
 
     let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, [MASTERS_GROUP]));
-    let signing = signers::run(client, pki.authority.clone(), arguments.cluster_signing_duration, stop.clone());
+    let signing =
+        signers::run(client, pki.authority.clone(), arguments.cluster_signing_duration, stop.clone());
     parts.spawn(async {
         signing.await;
         Ok("signers")

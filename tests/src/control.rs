@@ -25,6 +25,7 @@ pub struct Control {
     folder: TempDir,
     port: u16,
     child: Option<Child>,
+    more: Vec<String>,
 }
 
 // === impl Control ===
@@ -51,7 +52,13 @@ impl Control {
             return None;
         };
         let folder = tempfile::Builder::new().prefix("xebec-test-").tempdir().expect("a temporary folder");
-        Some(Self { program, folder, port: free_port(), child: None })
+        Some(Self { program, folder, port: free_port(), child: None, more: Vec::new() })
+    }
+
+    /// Further flags of the next start.
+    pub fn with_flag(mut self, flag: &str) -> Self {
+        self.more.push(flag.to_owned());
+        self
     }
 
     pub fn folder(&self) -> &Path {
@@ -78,7 +85,7 @@ impl Control {
             ("--cluster-cidr", "10.244.0.0/16,fd00:244::/56"),
         ]
         .map(|(flag, value)| format!("{flag}={value}"));
-        std::iter::once("run".to_owned()).chain(arguments).collect()
+        std::iter::once("run".to_owned()).chain(arguments).chain(self.more.iter().cloned()).collect()
     }
 
     /// Starts the process, which must not be running.
