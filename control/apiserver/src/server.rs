@@ -55,6 +55,7 @@ struct Inner {
     reading: Semaphore,
     writing: Semaphore,
     ready: AtomicBool,
+    stopping: AtomicBool,
 }
 
 // === impl ApiServer ===
@@ -94,6 +95,7 @@ impl ApiServer {
                 reading: Semaphore::new(MAX_READING),
                 writing: Semaphore::new(MAX_WRITING),
                 ready: AtomicBool::new(false),
+                stopping: AtomicBool::new(false),
             }),
         })
     }
@@ -109,6 +111,15 @@ impl ApiServer {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// From now on `/readyz` fails. Requests are answered as before: who sends them needs a moment to turn away.
+    pub fn begin_shutdown(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Acquire)
     }
 
     /// Answers a request. Who sends it is said by the extensions [`authn::Peer`] or [`authn::InProcess`], else by its
