@@ -29,6 +29,19 @@ pub enum Command {
     Backup(BackupArgs),
     /// Make a data folder out of a backup
     Restore(RestoreArgs),
+    /// Show when the cluster's certificates end
+    Certs(CertsArgs),
+    /// Bootstrap tokens, with which machines join
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print the line that joins a machine with it
+    Create(TokenCreateArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -67,11 +80,20 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 200)]
     pub max_mutating_requests_inflight: usize,
     /// Time until an answer begins, such as 1m0s; watches and other streams go on after it
-    #[arg(long, value_name = "TIME", default_value = "1m0s", value_parser = go_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1m0s", value_parser = duration)]
     pub request_timeout: Duration,
     /// Seconds after which a watch ends at the earliest when its client names no time
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     pub min_request_timeout: u64,
+    /// How long certificates live: those that are asked for at most, and the API server's own
+    #[arg(
+        long,
+        env = "XEBEC_CLUSTER_SIGNING_DURATION",
+        value_name = "DURATION",
+        default_value = "8760h",
+        value_parser = signing_duration
+    )]
+    pub cluster_signing_duration: Duration,
     /// Form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -152,8 +174,27 @@ pub struct RestoreArgs {
     pub backup: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub struct CertsArgs {
+    /// Data folder of the control plane
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenCreateArgs {
+    /// Credentials of an administrator
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// How long the token is good; 0 for ever
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub ttl: Duration,
+}
+
 /// How many addresses of a Service range lie before the DNS Service's, as everywhere.
 const DNS_OFFSET: u128 = 10;
+/// Below it a certificate would be renewed without pause.
+const SHORTEST_SIGNING: Duration = Duration::from_secs(10);
 
 // === impl RunArgs ===
 
@@ -252,28 +293,24 @@ fn bracketed_address(text: &str) -> Result<IpAddr, String> {
     bare.parse().map_err(|_| format!("{text:?} is no IP address"))
 }
 
-/// A time as upstream's flags have it: numbers with `h`, `m`, `s` or `ms`, the larger first.
-fn go_duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("{text:?} is no time; write it as 30s or 1m30s");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
-        let unit = &rest[digits..];
-        let end = unit.find(|c: char| c.is_ascii_digit()).unwrap_or(unit.len());
-        let millis = match &unit[..end] {
-            "h" => 3_600_000,
-            "m" => 60_000,
-            "s" => 1_000,
-            "ms" => 1,
-            _ => return Err(refuse()),
-        };
-        let part = number.checked_mul(millis).map(Duration::from_millis).ok_or_else(refuse)?;
-        total = total.checked_add(part).ok_or_else(refuse)?;
-        rest = &unit[end..];
+/// A length of time as Go writes it, such as 8760h or 1h30m.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
     }
-    if text.is_empty() { Err(refuse()) } else { Ok(total) }
+    let parsed: Result<jiff::SignedDuration, _> = text.parse();
+    let length = parsed.ok().and_then(|length| Duration::try_from(length).ok());
+    length.ok_or_else(|| format!("{text:?} is no length of time; write it like 24h or 1h30m"))
+}
+
+fn signing_duration(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    if length < SHORTEST_SIGNING {
+        return Err(format!(
+            "{text:?} is too short: certificates have to live for {SHORTEST_SIGNING:?} at least"
+        ));
+    }
+    Ok(length)
 }
 
 fn server_url(text: &str) -> Result<String, String> {
@@ -343,13 +380,27 @@ mod tests {
 
     #[test]
     fn times_are_written_as_upstream_writes_them() {
-        assert_eq!(go_duration("1m0s"), Ok(Duration::from_secs(60)));
-        assert_eq!(go_duration("1h2m3s4ms"), Ok(Duration::from_millis(3_723_004)));
+        assert_eq!(duration("1m0s"), Ok(Duration::from_secs(60)));
+        assert_eq!(duration("1h2m3s4ms"), Ok(Duration::from_millis(3_723_004)));
         for bad in ["", "1", "s", "1x", "-1s", "1m-1s", "99999999999999999999s", "18446744073709551615h"] {
-            assert!(go_duration(bad).is_err(), "{bad}");
+            assert!(duration(bad).is_err(), "{bad}");
         }
         assert_eq!(run(&[]).unwrap().request_limits(), RequestLimits::default());
         assert!(run(&["--request-timeout=0s"]).unwrap_err().contains("longer than nothing"));
+    }
+
+    #[test]
+    fn lengths_of_time_are_written_as_everywhere() {
+        for (text, seconds) in
+            [("24h", 86_400), ("1h30m", 5_400), ("90s", 90), ("0", 0), ("8760h0m0s", 31_536_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "1", "-1h", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(signing_duration("9s").unwrap_err().contains("too short"));
+        assert_eq!(run(&["--cluster-signing-duration=1h"]).unwrap().cluster_signing_duration.as_secs(), 3600);
     }
 
     #[test]

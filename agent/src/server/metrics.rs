@@ -9,8 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::{Method, StatusCode};
 use xebec_kubelet::Stats;
 
+use super::process;
+use crate::certificates::Counts;
+use crate::client_counts::ClientCounts;
+
 /// Paths that are counted apart; whatever else is asked for counts as one.
 const PATHS: &[&str] = &[
+    "configz",
     "healthz",
     "pods",
     "runningpods",
@@ -30,14 +35,16 @@ type Requests = BTreeMap<(&'static str, String, bool), u64>;
 #[derive(Clone)]
 pub struct Metrics {
     node: String,
+    certificates: [Counts; 2],
+    asked: ClientCounts,
     requests: Arc<Mutex<Requests>>,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), requests: Arc::default() }
+    pub fn new(node: &str, certificates: [Counts; 2], asked: ClientCounts) -> Self {
+        Self { node: node.to_owned(), certificates, asked, requests: Arc::default() }
     }
 
     /// Counts an answer.
@@ -102,6 +109,9 @@ impl Metrics {
             "Number of the http requests received since the server started",
             &counted,
         );
+        text.extend(self.certificates.iter().map(Counts::text));
+        text.push_str(&self.asked.text());
+        text.push_str(&process::text());
         text
     }
 }
