@@ -16,6 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tower::service_fn;
 
 use crate::client_counts::ClientCounts;
+use crate::connection;
 use crate::stamp::Stamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -133,7 +134,7 @@ fn open(mut config: kube::Config) -> kube::Result<Client> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
-    Client::try_from(config)
+    connection::client(config)
 }
 
 // === impl Followed ===

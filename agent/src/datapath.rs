@@ -14,7 +14,7 @@ use crate::place::Place;
 ///
 /// # Errors
 /// Names what the kernel or the host lacks.
-pub fn open(args: &RunArgs, place: &Place) -> Result<(Datapath, DatapathConfig)> {
+pub fn open(args: &RunArgs, place: &Place) -> Result<Datapath> {
     let cgroup = cgroup2()?.join(args.cgroup_root.trim_start_matches('/'));
     if !cgroup.exists() {
         bail!("--cgroup-root {}: {} does not exist", args.cgroup_root, cgroup.display());
@@ -24,8 +24,7 @@ pub fn open(args: &RunArgs, place: &Place) -> Result<(Datapath, DatapathConfig)>
     })?;
     let mut config = DatapathConfig::new(args.bpffs.clone(), cgroup, place.addresses.clone());
     config.uplink = Some(place.uplink.clone());
-    let datapath = Datapath::open(&config).context("opening the datapath")?;
-    Ok((datapath, config))
+    Datapath::open(&config).context("opening the datapath")
 }
 
 pub fn print_drops(args: &DropsArgs) -> Result<()> {

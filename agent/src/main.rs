@@ -7,6 +7,7 @@ mod certificates;
 mod cli;
 mod client_counts;
 mod cluster;
+mod connection;
 mod credentials;
 mod datapath;
 mod dns;
