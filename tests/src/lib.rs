@@ -2,6 +2,7 @@
 //!
 //! In: the environment that `cargo xtask test` prepares. Out: what several suites share. The suites are in `tests/`.
 
+pub mod api_client;
 pub mod bench;
 pub mod busybox;
 pub mod cgroup;
