@@ -42,8 +42,14 @@ pub(super) async fn observe<R: ContainerRuntime, N: PodNetworking>(node: &Node<R
             seen.known_restarts = restarts_to_continue(status);
         }
     }
-    // Without an answer a second run would be started beside one that goes on.
+    // A pod that nothing was made for has no container. To look all the same would cost each new pod as much as the node
+    // has old ones, because containerd asks the shim of each.
+    let begun = pod::has_begun(pod) || dir.is_dir();
     let found = loop {
+        if !begun {
+            break Vec::new();
+        }
+        // Without an answer a second run would be started beside one that goes on.
         match node.containers_of(&pod::uid(pod)).await {
             Some(found) => break found,
             None => tokio::time::sleep(ASK_AGAIN).await,
