@@ -314,8 +314,8 @@ fn containerd_config(args: &RunArgs) -> Result<ContainerdConfig> {
         log_sink: std::env::current_exe().context("finding this program, which is also the log sink")?,
         runc_root: args.run_dir.join("runc"),
         run_dir: args.run_dir.join("runtime"),
-        image_dir: Some(args.state_dir.clone()),
-        seccomp_dir: args.state_dir.join("seccomp"),
+        image_dir: Some(args.place.state_dir.clone()),
+        seccomp_dir: args.place.state_dir.join("seccomp"),
         registries,
         ..ContainerdConfig::default()
     })

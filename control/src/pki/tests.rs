@@ -116,7 +116,7 @@ fn a_request_is_signed_for_the_subject_that_was_judged() {
     let mut judged = DistinguishedName::new();
     judged.push(DnType::CommonName, "system:node:n1");
     let usages = ["digital signature".to_owned(), "client auth".to_owned()];
-    let life = std::time::Duration::from_secs(600);
+    let life = Duration::from_secs(600);
     let pem = authority.sign_request(request.der(), judged, Vec::new(), &usages, life).unwrap();
     let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
     assert_eq!(UserInfo::from_certificate(&der).unwrap().name, "system:node:n1");
