@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures::TryStreamExt;
@@ -165,7 +165,9 @@ impl Signers {
                     None => LIFE,
                 };
                 let usages = request.spec.usages.clone().unwrap_or_default();
-                let certificate = self.authority.sign_request(&asked.pem, &usages, life)?;
+                let names = asked.alternative_names()?;
+                let certificate =
+                    self.authority.sign_request(&asked.der, asked.subject(), names, &usages, life)?;
                 json!({ "certificate": STANDARD.encode(certificate) })
             }
         };
@@ -200,13 +202,4 @@ fn condition(kind: &str, reason: &str, message: &str) -> Value {
         "type": kind, "status": "True", "reason": reason, "message": message,
         "lastUpdateTime": now, "lastTransitionTime": now,
     })
-}
-
-/// The text of a request; requests are PEM in base64.
-fn text(request: &CertificateSigningRequest) -> Result<String> {
-    let text = String::from_utf8(request.spec.request.0.clone()).context("the request is no PEM")?;
-    if !text.contains("CERTIFICATE REQUEST") {
-        bail!("the request is no PEM encoded certificate request");
-    }
-    Ok(text)
 }

@@ -70,17 +70,6 @@ impl Allocators {
             let _ = ranges.ports.allocate(port);
         }
     }
-
-    /// Gives back what a deleted service owned.
-    pub(crate) fn release(&self, service: &Value) {
-        let mut ranges = self.lock();
-        for address in addresses(service) {
-            ranges.release_address(address);
-        }
-        for port in node_ports(service) {
-            ranges.ports.release(port);
-        }
-    }
 }
 
 impl Ranges {

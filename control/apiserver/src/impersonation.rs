@@ -53,31 +53,46 @@ pub(crate) fn effective(
     Ok(completed(wanted))
 }
 
-/// What the headers ask for; `None` where there are none.
+/// What the headers ask for; `None` where there are none. A header that is there counts: one that cannot be read is
+/// refused, since without it the request would be made by its sender, or by somebody of fewer groups or more.
 fn wanted(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
-    let texts = |name: &HeaderName| -> Vec<String> {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.filter(|text| !text.is_empty()).map(ToOwned::to_owned).collect()
-    };
     let mut wanted = UserInfo {
-        name: texts(&USER).into_iter().next().unwrap_or_default(),
-        uid: texts(&UID).into_iter().next().unwrap_or_default(),
-        groups: texts(&GROUP),
+        name: texts(headers, &USER)?.into_iter().next().unwrap_or_default(),
+        uid: texts(headers, &UID)?.into_iter().next().unwrap_or_default(),
+        groups: texts(headers, &GROUP)?,
         ..UserInfo::default()
     };
     for name in headers.keys() {
         if let Some(key) = name.as_str().strip_prefix(EXTRA_PREFIX) {
-            let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-            wanted.extra.insert(key, texts(name));
+            let key = percent_decode_str(key).decode_utf8().map_err(|_| unreadable(name))?.into_owned();
+            wanted.extra.insert(key, texts(headers, name)?);
         }
     }
     if !wanted.name.is_empty() {
         return Ok(Some(wanted));
     }
+    if headers.contains_key(&USER) {
+        return Err(ApiError::bad_request("the header Impersonate-User names nobody"));
+    }
     if wanted.groups.is_empty() && wanted.uid.is_empty() && wanted.extra.is_empty() {
         return Ok(None);
     }
     Err(ApiError::internal("requested groups, a uid or extra values without impersonating a user"))
+}
+
+fn texts(headers: &HeaderMap, name: &HeaderName) -> Result<Vec<String>, ApiError> {
+    let mut texts = Vec::new();
+    for value in headers.get_all(name) {
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| unreadable(name))?;
+        if !text.is_empty() {
+            texts.push(text.to_owned());
+        }
+    }
+    Ok(texts)
+}
+
+fn unreadable(name: &HeaderName) -> ApiError {
+    ApiError::bad_request(format!("the header {name} is not UTF-8"))
 }
 
 /// Namespace and name of a service account's user.
@@ -156,6 +171,34 @@ mod tests {
             ]
         );
         assert_eq!(wanted(&headers(&[("impersonate-group", "a")])).expect_err("nobody").code(), 500);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_not_forgotten() {
+        let with = |name: &'static str, value: &[u8]| {
+            let mut all = headers(&[("impersonate-group", "a")]);
+            if name == "impersonate-user" {
+                all.clear();
+            } else {
+                all.insert(USER, http::HeaderValue::from_static("jane"));
+            }
+            all.append(name, http::HeaderValue::from_bytes(value).expect("a header"));
+            wanted(&all)
+        };
+        let jose = with("impersonate-user", "jos\u{e9}".as_bytes()).expect("readable").expect("somebody");
+        assert_eq!(jose.name, "jos\u{e9}");
+        let grouped = with("impersonate-group", "caf\u{e9}".as_bytes()).expect("readable").expect("somebody");
+        assert_eq!(grouped.groups, ["a", "caf\u{e9}"]);
+        for (name, value) in [
+            ("impersonate-user", &b"jos\xe9"[..]),
+            ("impersonate-user", b""),
+            ("impersonate-group", b"\xff"),
+            ("impersonate-uid", b"\xff"),
+            ("impersonate-extra-a", b"\xff"),
+            ("impersonate-extra-%ff", b"a"),
+        ] {
+            assert_eq!(with(name, value).expect_err("refused").code(), 400, "{name} {value:?}");
+        }
     }
 
     #[test]

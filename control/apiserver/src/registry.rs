@@ -31,6 +31,7 @@ pub(crate) mod delete;
 pub(crate) mod input;
 pub(crate) mod patch;
 mod served;
+mod settle;
 pub(crate) mod update;
 
 /// A resource with what its objects look like in the store.

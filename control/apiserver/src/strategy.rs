@@ -66,8 +66,10 @@ pub(crate) trait Strategy: Sync {
         Ok(None)
     }
 
-    /// The object is gone for good.
-    fn deleted(&self, _cx: &Cx<'_>, _old: &Value) {}
+    /// What an object holds alone and gives back once it is gone for good.
+    fn release(&self, _cx: &Cx<'_>, _old: &Value) -> Option<Box<dyn Reservation>> {
+        None
+    }
 
     /// The object may not be deleted.
     fn check_delete(&self, _old: &Value) -> Result<(), ApiError> {
@@ -105,7 +107,7 @@ pub(crate) fn of(gvk: &Gvk) -> &'static dyn Strategy {
         }
         ("certificates.k8s.io", "CertificateSigningRequest") => &signing_request::RequestStrategy,
         ("rbac.authorization.k8s.io", "Role" | "ClusterRole") => &rbac::RoleStrategy,
-        ("rbac.authorization.k8s.io", _) => &rbac::BindingStrategy,
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => &rbac::BindingStrategy,
         ("", "PersistentVolume" | "PersistentVolumeClaim") => &generic::PendingStrategy,
         _ => &generic::Generic,
     }

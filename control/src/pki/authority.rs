@@ -97,12 +97,21 @@ impl Authority {
         Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 
-    /// A certificate for what a request asks to have certified, its subject and its names, for these uses.
-    pub fn sign_request(&self, pem: &str, usages: &[String], life: Duration) -> Result<String> {
-        let asked = CertificateSigningRequestParams::from_pem(pem).context("the request cannot be read")?;
+    /// A certificate for the key of a request, which must prove to be the requester's, for these uses. Subject and
+    /// names are those that were judged, never what is read from the request here.
+    pub fn sign_request(
+        &self,
+        request: &[u8],
+        subject: DistinguishedName,
+        names: Vec<SanType>,
+        usages: &[String],
+        life: Duration,
+    ) -> Result<String> {
+        let asked = CertificateSigningRequestParams::from_der(&request.into())
+            .context("the request cannot be read")?;
         let mut params = params("", life);
-        params.distinguished_name = asked.params.distinguished_name;
-        params.subject_alt_names = asked.params.subject_alt_names;
+        params.distinguished_name = subject;
+        params.subject_alt_names = names;
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         for usage in usages {

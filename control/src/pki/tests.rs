@@ -106,6 +106,25 @@ fn client_certificate_says_who_it_is() {
 }
 
 #[test]
+fn a_request_is_signed_for_the_subject_that_was_judged() {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::load_or_create(folder.path()).unwrap();
+    let mut greedy = CertificateParams::new(vec!["kubernetes".to_owned()]).unwrap();
+    greedy.distinguished_name.push(DnType::CommonName, "system:kube-controller-manager");
+    let request = greedy.serialize_request(&KeyPair::generate().unwrap()).unwrap();
+    let mut judged = DistinguishedName::new();
+    judged.push(DnType::CommonName, "system:node:n1");
+    let usages = ["digital signature".to_owned(), "client auth".to_owned()];
+    let life = std::time::Duration::from_secs(600);
+    let pem = authority.sign_request(request.der(), judged, Vec::new(), &usages, life).unwrap();
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    assert_eq!(UserInfo::from_certificate(&der).unwrap().name, "system:node:n1");
+    let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+    assert_eq!(certificate.subject_alternative_name().unwrap(), None);
+}
+
+#[test]
 fn missing_authority_says_how_to_make_it() {
     let folder = tempfile::tempdir().unwrap();
     let refused = Authority::load(folder.path()).err().unwrap().to_string();

@@ -55,8 +55,8 @@ pub fn approval(request: &CertificateSigningRequest, asked: &Asked, node: Option
 
 /// Why an approved request cannot be signed.
 pub fn signing_fault(request: &CertificateSigningRequest, asked: &Asked) -> Option<String> {
-    if asked.organizations.len() > 1 {
-        return Some("subject: at most one organization can be certified".to_owned());
+    if let Some(fault) = asked.fault {
+        return Some(fault.to_owned());
     }
     match request.spec.signer_name.as_str() {
         KUBELET_CLIENT => kubelet_client_fault(request, asked).map(ToOwned::to_owned),
@@ -77,7 +77,7 @@ fn kubelet_client_fault(request: &CertificateSigningRequest, asked: &Asked) -> O
 
 fn kubelet_serving_fault(request: &CertificateSigningRequest, asked: &Asked) -> Option<&'static str> {
     subject_fault(asked).or_else(|| {
-        if asked.other_names || (asked.dns.is_empty() && asked.addresses.is_empty()) {
+        if asked.has_other_names() || (asked.dns.is_empty() && asked.addresses.is_empty()) {
             return Some("DNS names or addresses, and nothing else, are needed in serving certificates");
         }
         usages_fault(request, "server auth")
@@ -85,6 +85,9 @@ fn kubelet_serving_fault(request: &CertificateSigningRequest, asked: &Asked) -> 
 }
 
 fn subject_fault(asked: &Asked) -> Option<&'static str> {
+    if asked.fault.is_some() {
+        return asked.fault;
+    }
     if asked.organizations != [NODES] {
         return Some("subject organization is not system:nodes");
     }
@@ -152,6 +155,7 @@ mod tests {
             Asked { organizations: vec!["system:masters".into()], ..asked("system:node:n1") },
             Asked { organizations: vec![NODES.into(), "system:masters".into()], ..asked("system:node:n1") },
             Asked { dns: vec!["n1".into()], ..asked("system:node:n1") },
+            Asked { fault: Some("subject: exactly one common name is needed"), ..asked("system:node:n1") },
         ] {
             assert_eq!(approval(&bootstrap, &wrong, None), Approval::Leave, "{wrong:?}");
             assert!(signing_fault(&bootstrap, &wrong).is_some(), "{wrong:?}");

@@ -78,38 +78,56 @@ impl Policy {
     }
 }
 
-/// The key's parts: plural, namespace (empty for the cluster's), name.
-fn parts(place: &str) -> Option<(&str, &str, &str)> {
+/// What an object below the prefix is.
+#[derive(Clone, Copy)]
+enum Sort {
+    Role,
+    Binding,
+}
+
+/// The key's parts: what it is, namespace (empty for the cluster's), name. Nothing but the four kinds counts.
+fn parts(place: &str) -> Option<(Sort, &str, &str)> {
     let (plural, rest) = place.split_once('/')?;
-    Some(match rest.split_once('/') {
-        Some((namespace, name)) => (plural, namespace, name),
-        None => (plural, "", rest),
-    })
+    let (sort, namespaced) = match plural {
+        "roles" => (Sort::Role, true),
+        "clusterroles" => (Sort::Role, false),
+        "rolebindings" => (Sort::Binding, true),
+        "clusterrolebindings" => (Sort::Binding, false),
+        _ => return None,
+    };
+    let (namespace, name) = if namespaced { rest.split_once('/')? } else { ("", rest) };
+    Some((sort, namespace, name))
 }
 
 impl Fold for Policy {
     fn put(&mut self, place: &str, object: Value) {
-        let Some((plural, namespace, name)) = parts(place) else { return };
-        if plural.ends_with("bindings") {
-            let binding = Binding::from_json(&object, namespace);
-            self.bindings.entry(namespace.to_owned()).or_default().insert(name.to_owned(), binding);
-        } else {
-            let rules: Arc<[Rule]> = Rule::all_of(&object).into();
-            self.roles.insert((namespace.to_owned(), name.to_owned()), rules);
+        let Some((sort, namespace, name)) = parts(place) else { return };
+        match sort {
+            Sort::Binding => {
+                let binding = Binding::from_json(&object, namespace);
+                self.bindings.entry(namespace.to_owned()).or_default().insert(name.to_owned(), binding);
+            }
+            Sort::Role => {
+                let rules: Arc<[Rule]> = Rule::all_of(&object).into();
+                self.roles.insert((namespace.to_owned(), name.to_owned()), rules);
+            }
         }
     }
 
     fn delete(&mut self, place: &str) {
-        let Some((plural, namespace, name)) = parts(place) else { return };
-        if plural.ends_with("bindings") {
-            if let Some(bindings) = self.bindings.get_mut(namespace) {
-                bindings.remove(name);
-                if bindings.is_empty() {
-                    self.bindings.remove(namespace);
+        let Some((sort, namespace, name)) = parts(place) else { return };
+        match sort {
+            Sort::Binding => {
+                if let Some(bindings) = self.bindings.get_mut(namespace) {
+                    bindings.remove(name);
+                    if bindings.is_empty() {
+                        self.bindings.remove(namespace);
+                    }
                 }
             }
-        } else {
-            self.roles.remove(&(namespace.to_owned(), name.to_owned()));
+            Sort::Role => {
+                self.roles.remove(&(namespace.to_owned(), name.to_owned()));
+            }
         }
     }
 }

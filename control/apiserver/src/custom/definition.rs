@@ -10,6 +10,7 @@ use xebec_api::names;
 use super::structural::Structural;
 use super::{check, fill};
 use crate::field_error::FieldError;
+use crate::kinds;
 use crate::meta;
 use crate::registry::Cx;
 use crate::status::ApiError;
@@ -39,8 +40,9 @@ impl Strategy for DefinitionStrategy {
 
     fn check(&self, _cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<FieldError> {
         let mut errors = problems(new);
-        if let Some(old) = old {
-            errors.extend(changes(new, old));
+        match old {
+            Some(old) => errors.extend(changes(new, old)),
+            None => errors.extend(group_problem(meta::text(new, &["spec", "group"]))),
         }
         errors
     }
@@ -202,6 +204,13 @@ fn problems(object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// What is kept below a built-in group is taken for built-in objects: for roles, to begin with.
+fn group_problem(group: &str) -> Option<FieldError> {
+    let taken = kinds::builtin().iter().any(|resource| &*resource.gvk.group == group);
+    let detail = "is a built-in group, to which nothing can be added";
+    taken.then(|| FieldError::invalid("spec.group", &group.into(), detail))
+}
+
 fn names_problems(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let own = &object["spec"]["names"];
@@ -349,6 +358,16 @@ mod tests {
             object.pointer_mut(parent).unwrap()[field] = value;
             let told_all: Vec<String> = problems(&object).iter().map(ToString::to_string).collect();
             assert!(told_all.iter().any(|problem| problem.contains(told)), "{path}: {told_all:?}");
+        }
+    }
+
+    #[test]
+    fn groups_of_the_server_are_not_added_to() {
+        for group in ["rbac.authorization.k8s.io", "networking.k8s.io", "certificates.k8s.io", "apps"] {
+            assert!(group_problem(group).is_some(), "{group}");
+        }
+        for group in ["example.com", "gateway.networking.k8s.io", "snapshot.storage.k8s.io"] {
+            assert_eq!(group_problem(group), None, "{group}");
         }
     }
 

@@ -46,6 +46,7 @@ pub(crate) async fn apply(cx: &Cx<'_>, edit: Edit<'_>, body: &[u8]) -> Result<Up
         if edit.door != Door::Main {
             return Err(ApiError::not_found(&edit.served.resource, edit.name));
         }
+        create::check_right(cx, edit.served, edit.namespace, edit.name)?;
         match made(cx, edit, checked(cx, edit.served, applied(&json!({ "metadata": {} }))?)?).await {
             Err(error) if error.reason() == "AlreadyExists" => {}
             other => return other,

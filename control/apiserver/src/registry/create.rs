@@ -10,11 +10,13 @@ use xebec_store::{Precondition, Revision, StoreError, Write};
 
 use crate::admission::{self, Admit, quota};
 use crate::apply::{self, Operation};
+use crate::authz::{self, Attributes};
 use crate::codec::Decoded;
 use crate::convert;
 use crate::kinds::Verb;
 use crate::meta;
 use crate::options::WriteOptions;
+use crate::registry::settle::{self, Held};
 use crate::registry::{Cx, Served, input};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
@@ -94,8 +96,8 @@ pub(crate) async fn insert(
             own_changes(cx, served, &nothing, &mut object, options)?;
         }
     }
-    // Kept until the object is stored.
-    let _charge = quota::charge(cx, &admit(cx, served, meta::name(&object)), &object).await?;
+    let charge = quota::charge(cx, &admit(cx, served, meta::name(&object)), &object).await?;
+    let mut held = Held { reservation, charge };
     let mut attempt = 0;
     loop {
         let name = meta::name(&object).to_owned();
@@ -107,24 +109,47 @@ pub(crate) async fn insert(
             return Ok(Stored { value, revision: Revision::default() });
         }
         let key = stored::key(&served.resource, namespace, &name).into_bytes().into();
-        match cx.registry.store.write(Write::Put { key, value, precondition: Precondition::Absent }).await {
-            Ok(written) => {
-                if let Some(reservation) = reservation {
-                    reservation.commit();
-                }
-                return Ok(written.kv.into());
-            }
-            Err(StoreError::Exists { .. }) if generated && attempt + 1 < NAME_ATTEMPTS => {
+        let write = Write::Put { key, value, precondition: Precondition::Absent };
+        let refused = match settle::write(&cx.registry.store, write, held).await {
+            Ok(written) => return Ok(written.kv.into()),
+            Err(refused) => refused,
+        };
+        held = refused.held;
+        match refused.error {
+            StoreError::Exists { .. } if generated && attempt + 1 < NAME_ATTEMPTS => {
                 attempt += 1;
                 meta::set(&mut object, &["metadata", "name"], Some(generate(&prefix).into()));
             }
-            Err(StoreError::Exists { .. }) if generated => {
+            StoreError::Exists { .. } if generated => {
                 return Err(ApiError::generate_name_exhausted(&served.resource, &name));
             }
-            Err(StoreError::Exists { .. }) => return Err(ApiError::already_exists(&served.resource, &name)),
-            Err(error) => return Err(status::from_store(&error)),
+            StoreError::Exists { .. } => return Err(ApiError::already_exists(&served.resource, &name)),
+            error => return Err(status::from_store(&error)),
         }
     }
+}
+
+/// A write through another verb that turns out to make the object needs the right to make it, too.
+pub(crate) fn check_right(
+    cx: &Cx<'_>,
+    served: &Served,
+    namespace: Option<&str>,
+    name: &str,
+) -> Result<(), ApiError> {
+    let resource = &served.resource;
+    let asked = Attributes {
+        verb: "create",
+        group: &resource.gvk.group,
+        namespace: namespace.unwrap_or_default(),
+        resource: &resource.plural,
+        name,
+        ..Attributes::default()
+    };
+    if authz::allows(cx.registry, cx.user, &asked).is_some() {
+        return Ok(());
+    }
+    let why = authz::denial(cx.user, &asked);
+    Err(ApiError::forbidden(asked.group, asked.resource, name, why))
 }
 
 /// Records whose the changes of a write are.

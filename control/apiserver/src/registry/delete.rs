@@ -11,6 +11,7 @@ use xebec_store::{Precondition, StoreError, Write};
 use crate::admission::{self, Admit, Operation};
 use crate::meta;
 use crate::options::{DeleteOptions, Propagation};
+use crate::registry::settle::{self, Held, Refused};
 use crate::registry::{Cx, Served};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
@@ -71,14 +72,14 @@ pub(crate) async fn delete(
             Plan::Remove => Write::Delete { key: key.clone(), unchanged: current.revision },
         };
         let removes = matches!(write, Write::Delete { .. });
-        match cx.registry.store.write(write).await {
+        let reservation = if removes { strategy::of(&served.stored).release(cx, &object) } else { None };
+        match settle::write(&cx.registry.store, write, Held { reservation, charge: None }).await {
             Ok(written) if removes => {
-                strategy::of(&served.stored).deleted(cx, &object);
                 return Ok(Deleted::Gone(Stored { value: current.value, revision: written.revision }));
             }
             Ok(written) => return Ok(Deleted::Pending(written.kv.into())),
-            Err(StoreError::Conflict { .. }) => {}
-            Err(error) => return Err(status::from_store(&error)),
+            Err(Refused { error: StoreError::Conflict { .. }, .. }) => {}
+            Err(refused) => return Err(status::from_store(&refused.error)),
         }
     }
     Err(ApiError::modified(&served.resource, name))
@@ -124,7 +125,11 @@ fn plan(served: &Served, object: &Value, options: &DeleteOptions, now: Timestamp
         if options.grace_period_seconds.is_none() || grace >= left {
             return if left == 0 && meta::finalizers(object).is_empty() { Plan::Remove } else { Plan::Leave };
         }
-        let begun = meta::deletion_timestamp(object).unwrap_or(now) - SignedDuration::from_secs(left);
+        let ends = meta::deletion_timestamp(object).unwrap_or(now);
+        // A period beyond the end of time was cut: then its begin is not what is left of it.
+        let begun = ends.checked_sub(SignedDuration::from_secs(left)).unwrap_or(now);
+        let created = meta::text(object, &["metadata", "creationTimestamp"]).parse().unwrap_or(begun);
+        let begun = begun.max(created);
         set_deletion(&mut marked, begun, grace);
     } else if !deleting {
         let finalizers = finalizers_for(served, object, options);
@@ -149,7 +154,7 @@ fn plan(served: &Served, object: &Value, options: &DeleteOptions, now: Timestamp
 }
 
 fn set_deletion(object: &mut Value, begun: Timestamp, grace: i64) {
-    let at = begun + SignedDuration::from_secs(grace);
+    let at = begun.checked_add(SignedDuration::from_secs(grace)).unwrap_or(Timestamp::MAX);
     meta::set(object, &["metadata", "deletionTimestamp"], Some(meta::time(at).into()));
     meta::set(object, &["metadata", "deletionGracePeriodSeconds"], Some(grace.into()));
 }
@@ -233,6 +238,22 @@ mod tests {
         assert_eq!(marked["metadata"]["deletionTimestamp"], "2026-01-01T00:00:05Z");
         assert_eq!(marked["metadata"]["generation"], 1);
         assert_eq!(plan_for("pods", &deleting, &grace(0)), Plan::Remove);
+    }
+
+    #[test]
+    fn a_grace_period_beyond_the_end_of_time_ends_there() {
+        for seconds in [300_000_000_000, i64::MAX] {
+            let mut endless = pod("n1", json!({"creationTimestamp": "2025-12-31T00:00:00Z"}));
+            endless["spec"]["terminationGracePeriodSeconds"] = seconds.into();
+            let Plan::Mark(marked) = plan_for("pods", &endless, &DeleteOptions::default()) else {
+                panic!("marked")
+            };
+            assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], seconds);
+            assert!(meta::deletion_timestamp(&marked).is_some(), "{marked}");
+            let Plan::Mark(shorter) = plan_for("pods", &marked, &grace(5)) else { panic!("marked") };
+            assert_eq!(shorter["metadata"]["deletionTimestamp"], "2025-12-31T00:00:05Z");
+            assert_eq!(plan_for("pods", &marked, &grace(i64::MAX)), Plan::Leave);
+        }
     }
 
     #[test]

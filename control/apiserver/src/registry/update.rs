@@ -12,6 +12,7 @@ use crate::kinds::Verb;
 use crate::meta;
 use crate::options::WriteOptions;
 use crate::registry::create::Ownership;
+use crate::registry::settle::{self, Held, Refused};
 use crate::registry::{Cx, Served, create};
 use crate::status::{self, ApiError};
 use crate::stored::{self, Stored};
@@ -62,6 +63,7 @@ pub(crate) async fn update(
         let current = match cx.registry.find(edit.served, edit.namespace, edit.name) {
             Some(current) => current,
             None if edit.verb == Verb::Update && edit.served.traits().create_on_update => {
+                create::check_right(cx, edit.served, edit.namespace, edit.name)?;
                 return create_instead(cx, edit, wanted(Value::Null)?).await;
             }
             None => return Err(ApiError::not_found(resource, edit.name)),
@@ -127,26 +129,18 @@ async fn attempt(
     if edit.options.dry_run {
         return Ok(Attempt::Done(Stored { value, revision: current.revision }));
     }
-    // Kept until the object is stored.
-    let _charge = quota::charge(cx, &admit, &new).await?;
+    let charge = quota::charge(cx, &admit, &new).await?;
+    let reservation = if deletes { strategy::of(&served.stored).release(cx, &new) } else { reservation };
     let key = stored::key(&served.resource, edit.namespace, edit.name).into_bytes().into();
     let write = if deletes {
         Write::Delete { key, unchanged: current.revision }
     } else {
         Write::Put { key, value: value.clone(), precondition: Precondition::Unchanged(current.revision) }
     };
-    match cx.registry.store.write(write).await {
-        Ok(written) => {
-            if let Some(reservation) = reservation {
-                reservation.commit();
-            }
-            if deletes {
-                strategy::of(&served.stored).deleted(cx, &new);
-            }
-            Ok(Attempt::Done(Stored { value, revision: written.revision }))
-        }
-        Err(StoreError::Conflict { .. }) => Ok(Attempt::Outrun),
-        Err(error) => Err(status::from_store(&error)),
+    match settle::write(&cx.registry.store, write, Held { reservation, charge }).await {
+        Ok(written) => Ok(Attempt::Done(Stored { value, revision: written.revision })),
+        Err(Refused { error: StoreError::Conflict { .. }, .. }) => Ok(Attempt::Outrun),
+        Err(refused) => Err(status::from_store(&refused.error)),
     }
 }
 

@@ -50,8 +50,10 @@ impl Strategy for ServiceStrategy {
         Ok(Some(Box::new(reservation)))
     }
 
-    fn deleted(&self, cx: &Cx<'_>, old: &Value) {
-        cx.registry.allocators.release(old);
+    fn release(&self, cx: &Cx<'_>, old: &Value) -> Option<Box<dyn Reservation>> {
+        let mut reservation = reserve::ServiceReservation::new(cx.registry.clone());
+        reservation.release_all_on_commit(old);
+        Some(Box::new(reservation))
     }
 }
 

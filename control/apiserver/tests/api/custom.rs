@@ -56,6 +56,32 @@ async fn defined() -> Api {
 }
 
 #[tokio::test]
+async fn nothing_is_added_to_a_group_of_the_server() {
+    let api = Api::new().await;
+    let jane = api.by("jane", &["developers"]);
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    jane.get(secrets).await.failure(403, "Forbidden");
+    let mut wanted = definition();
+    wanted["metadata"] = json!({
+        "name": "xroles.rbac.authorization.k8s.io", "annotations": {"api-approved.kubernetes.io": "unapproved"},
+    });
+    wanted["spec"]["group"] = "rbac.authorization.k8s.io".into();
+    wanted["spec"]["scope"] = "Cluster".into();
+    wanted["spec"]["names"] = json!({"plural": "xroles", "kind": "XRole"});
+    let everything = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    wanted["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = everything;
+    let refused = api.post(DEFINITIONS, &wanted).await.failure(422, "Invalid");
+    assert_eq!(refused["details"]["causes"][0]["field"], "spec.group", "{refused}");
+    // What would have made everybody an administrator.
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "XRole", "metadata": {"name": "system:basic-user"},
+        "rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}],
+    });
+    assert_eq!(api.post("/apis/rbac.authorization.k8s.io/v1/xroles", &role).await.code, 404);
+    jane.get(secrets).await.failure(403, "Forbidden");
+}
+
+#[tokio::test]
 async fn a_definition_is_served_at_once() {
     let api = Api::new().await;
     api.get(SHIPS).await;

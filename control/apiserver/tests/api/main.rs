@@ -2,6 +2,7 @@
 //!
 //! In: HTTP requests. Out: status codes, bodies and streams, compared with what upstream answers. One module a subject.
 
+mod abandoned;
 mod applies;
 mod bodies;
 mod conflicts;

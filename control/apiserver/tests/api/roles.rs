@@ -137,6 +137,51 @@ async fn nobody_hands_out_what_they_do_not_have() {
 }
 
 #[tokio::test]
+async fn who_may_only_change_makes_nothing() {
+    let api = Api::new().await;
+    let changes = ["get", "update", "patch"];
+    let (leases, lease) = (
+        "/apis/coordination.k8s.io/v1/namespaces/default/leases",
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "a"}, "spec": {},
+        }),
+    );
+    let roles = format!("{RBAC}/namespaces/default/roles");
+    let mut empty = role("a", &[]);
+    (empty["apiVersion"], empty["kind"]) = ("rbac.authorization.k8s.io/v1".into(), "Role".into());
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}});
+    grant(
+        &api,
+        "jane",
+        &[
+            rule(&changes, "", &["configmaps"]),
+            rule(&changes, "coordination.k8s.io", &["leases"]),
+            rule(&changes, "rbac.authorization.k8s.io", &["roles"]),
+        ],
+    )
+    .await;
+    let jane = api.by("jane", &[]);
+    const APPLY: &str = "application/apply-patch+yaml";
+    for (list, object) in [(MAPS, &map), (leases, &lease), (&roles, &empty)] {
+        let path = format!("{list}/a");
+        let applied = jane.patch(&format!("{path}?fieldManager=m"), APPLY, object).await;
+        let told = applied.failure(403, "Forbidden")["message"].as_str().expect("a message").to_owned();
+        assert!(told.contains("cannot create resource"), "{told}");
+        let code = jane.put(&path, object).await.code;
+        assert!(matches!(code, 403 | 404), "{path}: {code}");
+        api.get(&path).await.failure(404, "NotFound");
+        // What is there may be changed, and with the right to make it so may the rest.
+        api.post(list, object).await.ok(201);
+        jane.patch(&format!("{path}?fieldManager=m"), APPLY, object).await.ok(200);
+        jane.put(&path, object).await.ok(200);
+    }
+    grant(&api, "joe", &[rule(&["patch", "create"], "", &["configmaps"])]).await;
+    let mut other = map.clone();
+    other["metadata"]["name"] = "b".into();
+    api.by("joe", &[]).patch(&format!("{MAPS}/b?fieldManager=m"), APPLY, &other).await.ok(201);
+}
+
+#[tokio::test]
 async fn reviews_tell_who_may_and_why() {
     let api = Api::new().await;
     grant(&api, "jane", &[rule(&["get"], "apps", &["deployments", "deployments/scale"])]).await;

@@ -32,6 +32,23 @@ fn get<'a>(namespace: &'a str, resource: &'a str) -> Attributes<'a> {
 }
 
 #[test]
+fn only_the_four_kinds_count() {
+    let all = json!({"rules": [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]});
+    let bound = json!({
+        "roleRef": {"kind": "ClusterRole", "name": "pods"}, "subjects": [{"kind": "User", "name": "jane"}],
+    });
+    let mut policy =
+        policy(&[("clusterroles/pods", reader(&["pods"])), ("clusterrolebindings/pods", bound.clone())]);
+    policy.put("xroles/pods", all.clone());
+    policy.put("xclusterrolebindings/other", bound);
+    policy.put("clusterroles/x/pods", all);
+    let jane = user("jane", &[]);
+    assert_eq!(policy.allows(&jane, &get("", "secrets")), None);
+    policy.delete("xroles/pods");
+    assert!(policy.allows(&jane, &get("", "pods")).is_some());
+}
+
+#[test]
 fn bindings_reach_as_far_as_they_are_made_for() {
     let to = |kind: &str, role: &str, subject: Value| json!({"roleRef": {"kind": kind, "name": role}, "subjects": [subject]});
     let policy = policy(&[

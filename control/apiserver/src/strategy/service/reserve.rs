@@ -169,6 +169,12 @@ impl ServiceReservation {
         Ok(())
     }
 
+    /// Notes everything a service has that goes.
+    pub(super) fn release_all_on_commit(&mut self, old: &Value) {
+        self.freed_addresses = alloc::addresses(old);
+        self.freed_ports = alloc::node_ports(old);
+    }
+
     /// Notes what the service had and has no more.
     pub(super) fn release_on_commit(&mut self, new: &Value, old: &Value) {
         let kept: Vec<IpAddr> = if needs_cluster_ip(new) { alloc::addresses(new) } else { Vec::new() };
