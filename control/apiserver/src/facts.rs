@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -32,14 +33,22 @@ pub(crate) struct Filter {
     labels: Selector,
     fields: FieldSelector,
     paths: Vec<Cow<'static, str>>,
+    /// Stands for the paths: the versions of a custom kind are selected by different ones.
+    paths_hash: u64,
 }
 
-/// Facts by revision, forgotten when another object falls on the same place.
+/// Facts by revision and paths, forgotten when others fall on the same place.
 pub(crate) struct FactsCache {
-    slots: Box<[ArcSwapOption<(Revision, Facts)>]>,
+    slots: Box<[ArcSwapOption<CachedFacts>]>,
 }
 
-const CACHE_SLOTS: usize = 1024;
+struct CachedFacts {
+    revision: Revision,
+    paths_hash: u64,
+    facts: Facts,
+}
+
+const CACHE_SLOTS: u64 = 1024;
 const COMMON: &[&str] = &["metadata.name", "metadata.namespace"];
 
 /// The fields a kind can be selected by.
@@ -57,6 +66,7 @@ fn selectable(resource: &Resource) -> &'static [&'static str] {
             "status.podIP",
             "status.nominatedNodeName",
         ],
+        // Those of the other group are named otherwise and kept here (`stored_field`).
         ("" | "events.k8s.io", "events") => &[
             "metadata.name",
             "metadata.namespace",
@@ -87,6 +97,23 @@ fn selectable(resource: &Resource) -> &'static [&'static str] {
     }
 }
 
+/// The stored field behind a name in a selector; `None` where the kind has no such field.
+fn stored_field(resource: &Resource, paths: &[Cow<'static, str>], field: &str) -> Option<String> {
+    let stored = match (&*resource.gvk.group, resource.plural.as_str(), field) {
+        ("", "events", "source") => "source.component".to_owned(),
+        ("events.k8s.io", "events", "reportingController") => "reportingComponent".to_owned(),
+        ("events.k8s.io", "events", _) if field.starts_with("regarding.") => {
+            field.replacen("regarding", "involvedObject", 1)
+        }
+        ("events.k8s.io", "events", "reason" | "type" | "metadata.name" | "metadata.namespace") => {
+            field.to_owned()
+        }
+        ("events.k8s.io", "events", _) => return None,
+        _ => field.to_owned(),
+    };
+    paths.iter().any(|path| *path == stored).then_some(stored)
+}
+
 /// Fields that have a value when they are absent.
 fn absent(path: &str) -> &'static str {
     match path {
@@ -111,10 +138,7 @@ impl Filter {
         let mut fields =
             FieldSelector::parse(fields).map_err(|error| ApiError::bad_request(error.to_string()))?;
         for term in &mut fields.terms {
-            if resource.plural == "events" && term.field == "source" {
-                term.field = "source.component".into();
-            }
-            if !paths.iter().any(|path| *path == term.field) {
+            let Some(stored) = stored_field(resource, &paths, &term.field) else {
                 // Kinds without fields of their own are refused in other words.
                 let why = if known == COMMON && paths.len() == known.len() {
                     let known = "only \"metadata.name\", \"metadata.namespace\"";
@@ -123,9 +147,12 @@ impl Filter {
                     format!("field label not supported: {}", term.field)
                 };
                 return Err(ApiError::bad_request(why));
-            }
+            };
+            term.field = stored;
         }
-        Ok(Self { labels, fields, paths })
+        let mut hasher = DefaultHasher::new();
+        paths.hash(&mut hasher);
+        Ok(Self { labels, fields, paths, paths_hash: hasher.finish() })
     }
 
     /// Nothing is left out: objects need not be looked at.
@@ -142,7 +169,7 @@ impl Filter {
         self.labels.matches(&facts.labels)
             && self.fields.matches(|field| {
                 let position = self.paths.iter().position(|path| path == field)?;
-                facts.fields[position].as_deref().or(Some(absent(field)))
+                facts.fields.get(position).and_then(Option::as_deref).or(Some(absent(field)))
             })
     }
 
@@ -175,16 +202,18 @@ impl Default for FactsCache {
 
 impl FactsCache {
     fn with<T>(&self, filter: &Filter, stored: &Stored, use_facts: impl FnOnce(&Facts) -> T) -> T {
-        // A revision belongs to one object, so it alone says whose facts these are.
-        let slot = &self.slots[usize::try_from(stored.revision.0).unwrap_or(0) % CACHE_SLOTS];
+        let (revision, paths_hash) = (stored.revision, filter.paths_hash);
+        // A revision belongs to one object, so it says whose facts these are; the paths say which.
+        let place = revision.0.wrapping_add(paths_hash);
+        let slot = &self.slots[usize::try_from(place % CACHE_SLOTS).unwrap_or(0)];
         if let Some(entry) = &*slot.load()
-            && entry.0 == stored.revision
+            && (entry.revision, entry.paths_hash) == (revision, paths_hash)
         {
-            return use_facts(&entry.1);
+            return use_facts(&entry.facts);
         }
-        let entry = Arc::new((stored.revision, filter.read(stored)));
+        let entry = Arc::new(CachedFacts { revision, paths_hash, facts: filter.read(stored) });
         slot.store(Some(entry.clone()));
-        use_facts(&entry.1)
+        use_facts(&entry.facts)
     }
 }
 
@@ -319,6 +348,58 @@ mod tests {
             let filter = Filter::parse(&resource("pods"), labels, fields).expect("parses");
             assert_eq!(filter.accepts(&pod, &cache), expected, "{labels} {fields}");
         }
+    }
+
+    #[test]
+    fn versions_of_a_kind_are_selected_by_their_own_fields() {
+        let version = |name: &str, storage: bool, paths: &[&str]| {
+            let fields: Vec<_> = paths.iter().map(|path| serde_json::json!({ "jsonPath": path })).collect();
+            serde_json::json!({"name": name, "served": true, "storage": storage, "selectableFields": fields})
+        };
+        let definition = serde_json::json!({
+            "spec": {"group": "example.com", "names": {"plural": "ships", "kind": "Ship"}, "versions": [
+                version("v3", true, &[".spec.flag"]), version("v2", false, &[]),
+                version("v1", false, &[".spec.port", ".spec.flag"]),
+            ]},
+            "status": {"conditions": [{"type": "Established", "status": "True"}]},
+        });
+        let served = crate::custom::versions(&definition);
+        let ship = stored(r#"{"kind":"Ship","metadata":{"name":"a"},"spec":{"flag":"red","port":"x"}}"#);
+        let cache = FactsCache::default();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            for version in order {
+                let filter = |fields: &str| Filter::parse(&served[version], "", fields).expect("parses");
+                assert!(filter("metadata.name=a").accepts(&ship, &cache), "{version}");
+                if version != 1 {
+                    assert!(filter("spec.flag=red").accepts(&ship, &cache), "{version}");
+                    assert!(!filter("spec.flag=x").accepts(&ship, &cache), "{version}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn events_are_selected_by_the_names_of_their_group() {
+        let event = stored(
+            r#"{"kind":"Event","metadata":{"name":"a"},"involvedObject":{"kind":"Pod","name":"p"},"reason":"R","reportingComponent":"c"}"#,
+        );
+        let kinds = Kinds::builtin();
+        let of_group = kinds.get("events.k8s.io", "v1", "events").expect("served");
+        let accepts = |served: &Served, fields: &str| {
+            Some(Filter::parse(served, "", fields).ok()?.accepts(&event, &FactsCache::default()))
+        };
+        assert_eq!(
+            accepts(of_group, "regarding.name=p,regarding.kind=Pod,reportingController=c"),
+            Some(true)
+        );
+        assert_eq!(accepts(of_group, "regarding.name=q"), Some(false));
+        assert_eq!(accepts(of_group, "reason=R,type="), Some(true));
+        for unknown in ["involvedObject.name=p", "source=c", "reportingComponent=c", "regarding.foo=x"] {
+            assert_eq!(accepts(of_group, unknown), None, "{unknown}");
+        }
+        let core = resource("events");
+        assert_eq!(accepts(&core, "involvedObject.name=p,reportingComponent=c"), Some(true));
+        assert_eq!(accepts(&core, "regarding.name=p"), None);
     }
 
     #[test]

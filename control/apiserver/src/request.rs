@@ -1,6 +1,6 @@
 //! What a request is about, read off its method, path and query alone.
 //!
-//! In: an HTTP request line. Out: [`RequestInfo`], which authorisation, dispatch and audit go by. Absent: whether the
+//! In: an HTTP request line. Out: [`RequestInfo`], which authorisation and dispatch go by. Absent: whether the
 //! resource exists.
 
 use http::Method;
@@ -12,7 +12,7 @@ use crate::options::Query;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestInfo {
     pub is_resource_request: bool,
-    /// Decoded, as sent.
+    /// As sent, not decoded.
     pub path: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`; for paths that are no
     /// resource the HTTP method in lower case.
@@ -75,10 +75,12 @@ impl RequestInfo {
             ("PATCH", _) => "patch",
             ("DELETE", true) => "deletecollection",
             ("DELETE", false) => "delete",
-            (_, true) if query.flag("watch") => "watch",
-            (_, true) => "list",
+            ("GET" | "HEAD", true) if query.flag("watch") => "watch",
+            ("GET" | "HEAD", true) => "list",
             // `GET .../pods/x?watch=true` is not a watch: upstream reads it as a get, too.
-            (_, false) => "get",
+            ("GET" | "HEAD", false) => "get",
+            // Nothing is allowed by such a verb, and nothing done.
+            _ => plain_verb(method),
         }
     }
 }
@@ -123,6 +125,14 @@ mod tests {
 
         let info = parse("DELETE", "/apis/apps/v1/namespaces/a/deployments", "");
         assert_eq!(info.verb, "deletecollection");
+
+        for method in ["OPTIONS", "TRACE", "CONNECT", "LIST", "get"] {
+            for path in ["/api/v1/pods", "/api/v1/namespaces/default/pods/a"] {
+                let verb = parse(method, path, "watch=true").verb;
+                assert!(matches!(verb, "options" | "other"), "{method} {path}: {verb}");
+            }
+        }
+        assert_eq!(parse("HEAD", "/api/v1/nodes/a", "").verb, "get");
 
         let info = parse("GET", "/healthz", "");
         assert!(!info.is_resource_request);

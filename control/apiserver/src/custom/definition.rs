@@ -3,6 +3,8 @@
 //! In: definitions on their way into the store. Out: the same with conditions, accepted names and stored versions; or
 //! what is wrong with them. A definition whose names are free is served as soon as it is written.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use xebec_api::names;
@@ -238,21 +240,20 @@ fn names_problems(object: &Value) -> Vec<FieldError> {
 fn versions_problems(object: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let versions: Vec<&Value> = meta::items(object, &["spec", "versions"]).collect();
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for (index, version) in versions.iter().enumerate() {
         let path = format!("spec.versions[{index}]");
         let name = meta::text(version, &["name"]);
         for problem in names::dns1035_label(name) {
             errors.push(FieldError::invalid(format!("{path}.name"), &name.into(), problem));
         }
-        if seen.contains(&name) {
+        if !seen.insert(name) {
             errors.push(FieldError::invalid(
                 format!("{path}.name"),
                 &name.into(),
                 "must contain unique version names",
             ));
         }
-        seen.push(name);
         let path = format!("{path}.schema.openAPIV3Schema");
         match meta::at(version, &["schema", "openAPIV3Schema"]) {
             None => errors.push(FieldError::required(path, "schemas are required")),
@@ -269,7 +270,7 @@ fn versions_problems(object: &Value) -> Vec<FieldError> {
     }
     for (index, stored) in meta::items(object, &["status", "storedVersions"]).enumerate() {
         let name = stored.as_str().unwrap_or_default();
-        if !seen.contains(&name) {
+        if !seen.contains(name) {
             let detail = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions \
                  until a storage migration ensures no data remains persisted in {name} and removes {name} from \

@@ -51,10 +51,7 @@ pub(crate) async fn delete(
     for _ in 0..ATTEMPTS {
         let current = cx.registry.get(served, namespace, name)?;
         let object = current.decode()?;
-        check_preconditions(served, name, &object, options)?;
-        strategy::of(&served.stored).check_delete(&object)?;
-        let (operation, subresource) = (Operation::Delete, cx.subresource());
-        admission::validate(cx, &Admit { served, operation, subresource, name, old: None }, &object)?;
+        admit(cx, served, name, &object, options)?;
         let write = match plan(served, &object, options, Timestamp::now()) {
             Plan::Leave => return Ok(Deleted::Pending(current)),
             Plan::Mark(marked) => {
@@ -85,7 +82,22 @@ pub(crate) async fn delete(
     Err(ApiError::modified(&served.resource, name))
 }
 
-fn check_preconditions(
+/// Whether the object may be deleted as it is now.
+pub(crate) fn admit(
+    cx: &Cx<'_>,
+    served: &Served,
+    name: &str,
+    object: &Value,
+    options: &DeleteOptions,
+) -> Result<(), ApiError> {
+    check_preconditions(served, name, object, options)?;
+    strategy::of(&served.stored).check_delete(object)?;
+    let (operation, subresource) = (Operation::Delete, cx.subresource());
+    admission::validate(cx, &Admit { served, operation, subresource, name, old: None }, object)
+}
+
+/// Whether the object is the one that is meant.
+pub(crate) fn check_preconditions(
     served: &Served,
     name: &str,
     object: &Value,

@@ -26,7 +26,7 @@ const ATTEMPTS: usize = 32;
 pub(crate) enum Door {
     /// Everything but status.
     Main,
-    /// Status and metadata.
+    /// Status, and of built-in kinds metadata.
     Status,
     /// A sub-resource that checks what it lets through itself and may change what the main door may not.
     Own,
@@ -201,10 +201,16 @@ fn prepare(cx: &Cx<'_>, edit: Edit<'_>, new: &mut Value, old: &Value) -> Result<
         Door::Status => {
             let mut kept = old.clone();
             meta::set(&mut kept, &["status"], new.get("status").cloned());
-            meta::set(&mut kept, &["metadata"], new.get("metadata").cloned());
-            // Old kubelets wrote stale ones back.
-            let owners = meta::at(old, &["metadata", "ownerReferences"]).cloned();
-            meta::set(&mut kept, &["metadata", "ownerReferences"], owners);
+            if served.custom.is_some() {
+                // Nothing but status: who may write that may neither relabel nor let finalizers go.
+                let record = meta::at(new, &["metadata", "managedFields"]).cloned();
+                meta::set(&mut kept, &["metadata", "managedFields"], record);
+            } else {
+                meta::set(&mut kept, &["metadata"], new.get("metadata").cloned());
+                // Old kubelets wrote stale ones back.
+                let owners = meta::at(old, &["metadata", "ownerReferences"]).cloned();
+                meta::set(&mut kept, &["metadata", "ownerReferences"], owners);
+            }
             *new = kept;
             restore_metadata(new, old);
             served.fill(new);

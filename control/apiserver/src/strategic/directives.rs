@@ -2,6 +2,8 @@
 //!
 //! In: patches. Out: patches and objects without them.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::go_text::go_map;
@@ -27,7 +29,8 @@ pub(super) fn retain_keys(
 ) -> Result<(), PatchError> {
     let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let Value::Array(keys) = keys else { return Err(PatchError::Format(Directive::RetainKeys)) };
-    let named = |name: &str| keys.iter().any(|key| key == name);
+    let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let named = |name: &str| keys.contains(name);
     let stray = patch.iter().any(|(name, value)| {
         let directive = name.starts_with(DELETE_FROM_LIST) || name.starts_with(SET_ORDER);
         !value.is_null() && !directive && !named(name)

@@ -3,6 +3,8 @@
 //! In: the list of the object, the list of the patch. Out: the merged list, in the order of the patch where it says
 //! one and of the object where it does not.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::go_text::{go_list, go_map};
@@ -43,15 +45,24 @@ impl Merger<'_> {
         patch: Vec<Value>,
         key: &str,
     ) -> Result<Vec<Value>, PatchError> {
+        let mut places: HashMap<Value, usize> = HashMap::new();
+        for (place, candidate) in merged.iter().enumerate() {
+            if let Some(identity) = candidate.get(key) {
+                places.entry(identity.clone()).or_insert(place);
+            }
+        }
         for item in patch {
             let Value::Object(item) = item else { continue };
             let identity = item.get(key).ok_or_else(|| no_merge_key(&item, key))?;
-            match merged.iter_mut().find(|candidate| candidate.get(key) == Some(identity)) {
-                Some(found) => {
-                    let Value::Object(old) = found.take() else { continue };
-                    *found = Value::Object(self.map(field.shape, old, item)?);
+            match places.get(identity) {
+                Some(&place) => {
+                    let Value::Object(old) = merged[place].take() else { continue };
+                    merged[place] = Value::Object(self.map(field.shape, old, item)?);
                 }
-                None => merged.push(Value::Object(item)),
+                None => {
+                    places.insert(identity.clone(), merged.len());
+                    merged.push(Value::Object(item));
+                }
             }
         }
         Ok(merged)
@@ -66,6 +77,7 @@ fn apply_markers(
 ) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
     let mut ordinary = Vec::with_capacity(patch.len());
     let mut replace = false;
+    let mut deleted = HashSet::new();
     for item in patch {
         let Some(fields) = item.as_object() else { continue };
         let Some(directive) = fields.get(directives::MARKER) else {
@@ -75,7 +87,7 @@ fn apply_markers(
         match directive.as_str() {
             Some(directives::DELETE) => {
                 let identity = fields.get(key).ok_or_else(|| no_merge_key(fields, key))?;
-                original.retain(|candidate| candidate.get(key) != Some(identity));
+                deleted.insert(identity.clone());
             }
             Some(directives::REPLACE) => replace = true,
             Some(directives::MERGE) => {
@@ -85,6 +97,7 @@ fn apply_markers(
             _ => return Err(directives::unknown(directive, fields)),
         }
     }
+    original.retain(|candidate| candidate.get(key).is_none_or(|identity| !deleted.contains(identity)));
     Ok(if replace { (ordinary, Vec::new()) } else { (original, ordinary) })
 }
 
@@ -93,6 +106,7 @@ pub(super) fn without(original: Vec<Value>, deleted: &[Value]) -> Result<Vec<Val
     if elements_are_objects(&original, deleted)? {
         return Err(PatchError::Format(super::Directive::DeleteFromPrimitiveList));
     }
+    let deleted: HashSet<&Value> = deleted.iter().collect();
     Ok(original.into_iter().filter(|item| !deleted.contains(item)).collect())
 }
 

@@ -3,6 +3,8 @@
 //! In: merged items, the order the patch wants, the order of the object. Out: the items with the patch's relative
 //! order first, and the others where the object had them.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::go_text::{go_list, go_type};
@@ -59,40 +61,69 @@ pub(super) fn arrange(
             }
         }
     }
-    let (mut named, mut others): (Vec<_>, Vec<_>) =
-        items.into_iter().partition(|item| place(wanted, item, key).is_some());
-    let last = |place: Option<usize>| place.unwrap_or(usize::MAX);
-    named.sort_by_key(|item| last(place(wanted, item, key)));
-    others.sort_by_key(|item| last(place(live, item, key)));
+    let (wanted, live) = (Places::of(wanted, key), Places::of(live, key));
+    let (mut named, mut others) = (Vec::new(), Vec::new());
+    for item in items {
+        let (to, from) = (wanted.of_item(&item), live.of_item(&item));
+        match to {
+            Some(to) => named.push((to, from, item)),
+            None => others.push((from, item)),
+        }
+    }
+    named.sort_by_key(|(to, ..)| *to);
+    others.sort_by_key(|(from, _)| from.unwrap_or(usize::MAX));
     let mut arranged = Vec::with_capacity(named.len() + others.len());
     let mut others = others.into_iter().peekable();
-    for item in named {
-        let at = place(live, &item, key);
-        while let Some(other) = others.peek() {
-            let before = matches!((place(live, other, key), at), (Some(other), Some(at)) if other < at);
-            if !before {
-                break;
-            }
-            arranged.extend(others.next());
+    for (_, at, item) in named {
+        while let Some((_, other)) =
+            others.next_if(|(from, _)| matches!((*from, at), (Some(other), Some(at)) if other < at))
+        {
+            arranged.push(other);
         }
         arranged.push(item);
     }
-    arranged.extend(others);
+    arranged.extend(others.map(|(_, item)| item));
     Ok(arranged)
 }
 
-pub(super) fn deduplicated(items: impl Iterator<Item = Value>) -> Vec<Value> {
-    let mut unique = Vec::new();
-    for item in items {
-        if !unique.contains(&item) {
-            unique.push(item);
-        }
-    }
-    unique
+/// Where each item first stands in a list: lists are as long as clients make them.
+struct Places<'a> {
+    key: Option<&'a str>,
+    /// Of objects with the merge key, by its value.
+    keyed: HashMap<&'a Value, usize>,
+    /// Of everything else.
+    whole: HashMap<&'a Value, usize>,
 }
 
-fn place(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
-    list.iter().position(|candidate| same(candidate, item, key))
+// === impl Places ===
+
+impl<'a> Places<'a> {
+    fn of(list: &'a [Value], key: Option<&'a str>) -> Self {
+        let mut places = Self { key, keyed: HashMap::new(), whole: HashMap::new() };
+        for (place, item) in list.iter().enumerate() {
+            match key {
+                Some(key) if item.is_object() => {
+                    if let Some(identity) = item.get(key) {
+                        places.keyed.entry(identity).or_insert(place);
+                    }
+                }
+                _ => {
+                    places.whole.entry(item).or_insert(place);
+                }
+            }
+        }
+        places
+    }
+
+    fn of_item(&self, item: &Value) -> Option<usize> {
+        let keyed = self.key.and_then(|key| self.keyed.get(item.get(key)?));
+        keyed.into_iter().chain(self.whole.get(item)).min().copied()
+    }
+}
+
+pub(super) fn deduplicated(items: impl Iterator<Item = Value>) -> Vec<Value> {
+    let mut seen = HashSet::new();
+    items.filter(|item| seen.insert(item.clone())).collect()
 }
 
 fn same(left: &Value, right: &Value, key: Option<&str>) -> bool {

@@ -154,6 +154,34 @@ fn fields_of_another_type_are_replaced() {
     assert!(matches!(lists, PatchError::ListOfLists));
 }
 
+#[test]
+fn long_lists_take_as_long_as_they_are() {
+    const MANY: usize = 60_000;
+    let definition =
+        Schema::global().unwrap().named("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").unwrap();
+    let numbered =
+        |range: std::ops::Range<usize>| range.map(|index| format!("a/{index}")).collect::<Vec<_>>();
+    let original = json!({ "finalizers": numbered(0..MANY) });
+    let patch = json!({ "finalizers": numbered(MANY / 2..MANY + MANY / 2) });
+    // Compared one by one this would be more than a thousand million comparisons, each step of a sort as many again.
+    let begun = std::time::Instant::now();
+    let result = merge(definition, &original, &patch).unwrap();
+    assert_eq!(result["finalizers"], json!(numbered(0..MANY + MANY / 2)));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "{:?}", begun.elapsed());
+
+    let items =
+        |prefix: &str| (0..MANY / 4).map(|index| json!({"name": format!("{prefix}{index}")})).collect();
+    let (live, patch): (Vec<Value>, Vec<Value>) = (items("a"), items("b"));
+    let deletes: Vec<Value> = live
+        .iter()
+        .map(|item| json!({"name": item["name"], "$patch": "delete"}))
+        .chain(patch.clone())
+        .collect();
+    let merged = pod_spec(json!({ "containers": live }), json!({ "containers": deletes }));
+    assert_eq!(merged["containers"], json!(patch));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
 fn containers() -> impl Strategy<Value = Value> {
     let names = prop::sample::subsequence(vec!["a", "b", "c", "d", "e"], 0..=5).prop_shuffle();
     (names, "[0-9]").prop_map(|(names, image)| {

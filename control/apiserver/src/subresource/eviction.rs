@@ -30,14 +30,35 @@ pub(super) async fn create(call: &Call<'_>, request: Request<Body>) -> Result<Re
     }
     let options = DeleteOptions::parse(call.query, eviction.get("deleteOptions"))?;
     let pod = call.cx.registry.get(call.served, call.namespace, &call.info.name)?.decode()?;
-    if may_be_disrupted(&pod) {
-        spend_budget(call, &pod, options.dry_run).await?;
-    }
-    if !meta::is_deleting(&pod) {
-        mark(call, &pod, options.dry_run).await?;
-    }
-    delete::delete(call.cx, call.served, call.namespace, &call.info.name, &options).await?;
+    // Before a budget is spent: nothing is, for who may not or means another pod.
+    delete::admit(call.cx, call.served, &call.info.name, &pod, &options)?;
+    let judged = if may_be_disrupted(&pod) {
+        spend_budget(call, &pod, options.dry_run).await?
+    } else if meta::text(&pod, &["status", "phase"]) == "Pending" {
+        Judged::AsItIs
+    } else {
+        Judged::ForGood
+    };
+    let evicted = evict(call, &pod, &options, judged).await;
+    evicted.map_err(|error| match error.code() {
+        // The pod that was judged is no more, or no more the same: not the client's mistake.
+        StatusCode::CONFLICT if options.resource_version.is_none() && options.uid.is_none() => {
+            ApiError::disruption_budget(HELD, "The pod changed while it was being evicted.", 0)
+        }
+        _ => error,
+    })?;
     Ok(json_response(StatusCode::CREATED, &status::success(StatusCode::CREATED)))
+}
+
+const HELD: &str = "Cannot evict pod as it would violate the pod's disruption budget.";
+
+/// For how long it is true that the pod may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    /// As long as it is the same pod: a budget counted it, or none ever will.
+    ForGood,
+    /// As long as nothing in it changes: it is not counted because it serves nobody yet.
+    AsItIs,
 }
 
 /// Finished, unscheduled and deleted pods serve nobody: no budget counts them.
@@ -46,9 +67,30 @@ fn may_be_disrupted(pod: &Value) -> bool {
     !meta::is_deleting(pod) && !matches!(phase, "Succeeded" | "Failed" | "Pending")
 }
 
+/// Marks and deletes the pod that was judged, and no other.
+async fn evict(
+    call: &Call<'_>,
+    pod: &Value,
+    options: &DeleteOptions,
+    judged: Judged,
+) -> Result<(), ApiError> {
+    let mut bound = options.clone();
+    bound.uid.get_or_insert_with(|| meta::uid(pod).to_owned());
+    if judged == Judged::AsItIs {
+        bound.resource_version.get_or_insert_with(|| meta::resource_version(pod).to_owned());
+    }
+    if !meta::is_deleting(pod) {
+        let marked = mark(call, pod, &bound).await?;
+        if bound.resource_version.is_some() {
+            bound.resource_version = Some(marked.revision.to_string());
+        }
+    }
+    delete::delete(call.cx, call.served, call.namespace, &call.info.name, &bound).await.map(drop)
+}
+
 /// Says in the pod's status that it does not end of itself.
-async fn mark(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
-    let options = WriteOptions { dry_run, ..WriteOptions::default() };
+async fn mark(call: &Call<'_>, pod: &Value, bound: &DeleteOptions) -> Result<Stored, ApiError> {
+    let options = WriteOptions { dry_run: bound.dry_run, ..WriteOptions::default() };
     let edit = Edit {
         served: call.served,
         namespace: call.namespace,
@@ -59,7 +101,8 @@ async fn mark(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiErro
         records: false,
     };
     let now = meta::time(jiff::Timestamp::now());
-    update::update(call.cx, edit, |mut pod| {
+    let updated = update::update(call.cx, edit, |mut pod| {
+        delete::check_preconditions(call.served, edit.name, &pod, bound)?;
         let others = meta::items(&pod, &["status", "conditions"]);
         let mut conditions: Vec<Value> =
             others.filter(|known| meta::text(known, &["type"]) != DISRUPTION_TARGET).cloned().collect();
@@ -70,18 +113,18 @@ async fn mark(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiErro
         meta::set(&mut pod, &["status", "conditions"], Some(conditions.into()));
         Ok(pod)
     })
-    .await
-    .map(drop)
+    .await?;
+    Ok(updated.stored)
 }
 
 /// Takes one allowed disruption from the budget that selects the pod.
-async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(), ApiError> {
+async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<Judged, ApiError> {
     let Some(served) = call.cx.registry.kinds.get("policy", "v1", "poddisruptionbudgets") else {
-        return Ok(());
+        return Ok(Judged::ForGood);
     };
     let budgets = budgets_of(call, served, pod)?;
     let budget = match budgets.as_slice() {
-        [] => return Ok(()),
+        [] => return Ok(Judged::ForGood),
         [budget] => budget,
         _ => {
             let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
@@ -89,7 +132,7 @@ async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(),
         }
     };
     if !is_ready(pod) && spares_unready(budget) {
-        return Ok(());
+        return Ok(Judged::AsItIs);
     }
     let options = WriteOptions { dry_run, ..WriteOptions::default() };
     let edit = Edit {
@@ -105,8 +148,8 @@ async fn spend_budget(call: &Call<'_>, pod: &Value, dry_run: bool) -> Result<(),
         spend(&mut budget, meta::name(pod))?;
         Ok(budget)
     })
-    .await
-    .map(drop)
+    .await?;
+    Ok(Judged::ForGood)
 }
 
 fn is_ready(pod: &Value) -> bool {
@@ -140,11 +183,7 @@ fn spend(budget: &mut Value, pod: &str) -> Result<(), ApiError> {
     let count = |path: &[&str]| meta::at(budget, path).and_then(Value::as_i64).unwrap_or(0);
     if count(&["status", "observedGeneration"]) < meta::generation(budget) {
         let what = format!("The disruption budget {name} is still being processed by the server.");
-        return Err(ApiError::disruption_budget(
-            "Cannot evict pod as it would violate the pod's disruption budget.",
-            &what,
-            10,
-        ));
+        return Err(ApiError::disruption_budget(HELD, &what, 10));
     }
     let allowed = count(&["status", "disruptionsAllowed"]);
     if allowed <= 0 {
@@ -153,11 +192,7 @@ fn spend(budget: &mut Value, pod: &str) -> Result<(), ApiError> {
             count(&["status", "desiredHealthy"]),
             count(&["status", "currentHealthy"])
         );
-        return Err(ApiError::disruption_budget(
-            "Cannot evict pod as it would violate the pod's disruption budget.",
-            &what,
-            0,
-        ));
+        return Err(ApiError::disruption_budget(HELD, &what, 0));
     }
     let granted = meta::at(budget, &["status", "disruptedPods"]).and_then(Value::as_object);
     if granted.is_some_and(|granted| granted.len() > MOST_GRANTED) {

@@ -2,6 +2,7 @@
 //!
 //! In: the spec of a Service, and its former one. Out: what is wrong, in `Errors`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use super::field::{Errors, Field};
@@ -33,13 +34,12 @@ pub(super) fn cluster(spec: &Field<'_>, errors: &mut Errors) {
         _ => {}
     }
     let families = spec.child("ipFamilies");
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for family in families.items() {
         rules::optional_one_of(&family, FAMILIES, errors);
-        if seen.contains(family.value()) {
+        if !seen.insert(family.value().clone()) {
             errors.duplicate(&family);
         }
-        seen.push(family.value().clone());
     }
     rules::optional_one_of(&spec.child("ipFamilyPolicy"), POLICIES, errors);
     let Some(parsed) = addresses(&list, errors) else { return };

@@ -18,7 +18,7 @@ pub(super) fn containers(spec: &Field<'_>, errors: &mut Errors) {
     if ordinary.is_empty() {
         errors.required(&ordinary, "");
     }
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for container in ordinary.items() {
         common(&container, &volumes, errors);
         lifecycle(&container, errors);
@@ -59,12 +59,10 @@ pub(super) fn common(container: &Field<'_>, volumes: &Field<'_>, errors: &mut Er
     security::container(&container.child("securityContext"), errors);
 }
 
-fn name_is_new(container: &Field<'_>, seen: &mut Vec<String>, errors: &mut Errors) {
+fn name_is_new(container: &Field<'_>, seen: &mut HashSet<String>, errors: &mut Errors) {
     let name = container.child("name");
-    if seen.iter().any(|known| known == name.text()) {
+    if !seen.insert(name.text().to_owned()) {
         errors.duplicate(&name);
-    } else {
-        seen.push(name.text().to_owned());
     }
 }
 
@@ -86,7 +84,7 @@ fn not_for_init(container: &Field<'_>, errors: &mut Errors) {
 }
 
 fn ports(ports: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for port in ports.items() {
         let name = port.child("name");
         if !name.text().is_empty() {
@@ -136,15 +134,21 @@ fn host_ports(containers: &Field<'_>, host_network: bool, errors: &mut Errors) {
     }
 }
 
+/// What the volumes are called; asked once for each mount.
+fn names_of<'a>(volumes: &Field<'a>) -> HashSet<&'a str> {
+    let all = volumes.value().as_array().map_or(&[][..], Vec::as_slice);
+    all.iter().filter_map(|volume| volume.get("name")?.as_str()).collect()
+}
+
 fn mounts(container: &Field<'_>, volumes: &Field<'_>, errors: &mut Errors) {
     let mounts = container.child("volumeMounts");
-    let known = |name: &str| volumes.items().any(|volume| volume.child("name").text() == name);
-    let mut paths = Vec::new();
+    let known = names_of(volumes);
+    let mut paths = HashSet::new();
     for mount in mounts.items() {
         let (name, path) = (mount.child("name"), mount.child("mountPath"));
         if name.text().is_empty() {
             errors.required(&name, "");
-        } else if !known(name.text()) {
+        } else if !known.contains(name.text()) {
             errors.not_found(&name);
         }
         if path.text().is_empty() {
@@ -186,12 +190,13 @@ fn propagation(container: &Field<'_>, mount: &Field<'_>, errors: &mut Errors) {
 
 fn devices(container: &Field<'_>, volumes: &Field<'_>, errors: &mut Errors) {
     let devices = container.child("volumeDevices");
-    let mut paths = Vec::new();
+    let known = names_of(volumes);
+    let mut paths = HashSet::new();
     for device in devices.items() {
         let (name, path) = (device.child("name"), device.child("devicePath"));
         if name.text().is_empty() {
             errors.required(&name, "");
-        } else if !volumes.items().any(|volume| volume.child("name").text() == name.text()) {
+        } else if !known.contains(name.text()) {
             errors.not_found(&name);
         }
         if path.text().is_empty() {

@@ -2,6 +2,8 @@
 //!
 //! In: an object of any kind. Out: what is wrong with its metadata, in `Errors`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use xebec_api::{names, wellknown::finalizers};
 
@@ -137,6 +139,7 @@ fn finalizer_names(list: &Field<'_>, errors: &mut Errors) {
 
 fn no_new_finalizers(new: &Field<'_>, old: &Value, errors: &mut Errors) {
     let former = old.get("finalizers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let former: HashSet<&Value> = former.iter().collect();
     let mut added: Vec<String> = new
         .items()
         .filter(|item| !former.contains(item.value()))

@@ -2,6 +2,8 @@
 //!
 //! In: a Node, and its former state. Out: what is wrong with it, in `Errors`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::field::{Errors, Field};
@@ -21,12 +23,11 @@ pub(super) fn node(object: &Field<'_>, errors: &mut Errors) {
         if families.len() != 2 || ranges.len() > 2 {
             errors.invalid(&ranges, "may specify no more than one CIDR for each IP family");
         }
-        let mut seen: Vec<String> = Vec::new();
+        let mut seen: HashSet<String> = HashSet::new();
         for range in ranges.items() {
-            if seen.iter().any(|known| known == range.text()) {
+            if !seen.insert(range.text().to_owned()) {
                 errors.duplicate(&range);
             }
-            seen.push(range.text().to_owned());
         }
     }
 }
@@ -35,15 +36,15 @@ pub(super) fn update(object: &Field<'_>, old: &Value, errors: &mut Errors) {
     amounts(object, errors);
     let status = object.child("status");
     let addresses = status.child("addresses");
-    let mut seen: Vec<&Value> = Vec::new();
+    let (mut seen, mut count) = (HashSet::<&Value>::new(), 0);
     for address in addresses.items() {
         if let Some(Value::Array(all)) = object.value().pointer("/status/addresses")
-            && let Some(value) = all.get(seen.len())
+            && let Some(value) = all.get(count)
         {
-            if seen.contains(&value) {
+            if !seen.insert(value) {
                 errors.duplicate(&address);
             }
-            seen.push(value);
+            count += 1;
         }
     }
     let spec = object.child("spec");

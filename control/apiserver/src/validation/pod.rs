@@ -2,6 +2,8 @@
 //!
 //! In: a Pod, and its former state. Out: what is wrong, in `Errors`.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 use xebec_api::names;
 use xebec_api::wellknown::annotations;
@@ -106,8 +108,8 @@ fn tolerations(field: &Field<'_>, former: &Value, errors: &mut Errors) {
         toleration
     };
     // How long a taint is tolerated may change.
-    let kept = |old: &Value| field.items().any(|new| without_seconds(new.value()) == without_seconds(old));
-    if !before.iter().all(kept) {
+    let now: HashSet<Value> = field.items().map(|new| without_seconds(new.value())).collect();
+    if !before.iter().all(|old| now.contains(&without_seconds(old))) {
         errors.forbidden(field, "existing toleration can not be modified except its tolerationSeconds");
     }
     super::scheduling::tolerations(field, errors);
@@ -115,9 +117,10 @@ fn tolerations(field: &Field<'_>, former: &Value, errors: &mut Errors) {
 
 fn gates(field: &Field<'_>, former: &Value, errors: &mut Errors) {
     let before = former.get("schedulingGates").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let before: HashSet<&Value> = before.iter().filter_map(|old| old.get("name")).collect();
     for gate in field.items() {
         let name = gate.child("name");
-        if !before.iter().any(|old| old.get("name") == Some(name.value())) {
+        if !before.contains(name.value()) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", name.text());
             errors.forbidden(&gate, detail);
         }

@@ -2,6 +2,8 @@
 //!
 //! In: the field of a pod spec. Out: what is wrong with it, in `Errors`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use xebec_api::names;
 
@@ -85,7 +87,7 @@ fn names_of(spec: &Field<'_>, errors: &mut Errors) {
         errors.too_long(&hostname, 64);
     }
     let scheduling = spec.child("schedulingGates");
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for gate in scheduling.items() {
         let name = gate.child("name");
         errors.invalid_all(&name, names::qualified_name(name.text()));
@@ -148,7 +150,7 @@ fn host_aliases(aliases: &Field<'_>, errors: &mut Errors) {
 }
 
 fn resource_claims(claims: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for claim in claims.items() {
         let name = claim.child("name");
         rules::required_name(&name, names::dns1123_label, errors);

@@ -2,6 +2,7 @@
 //!
 //! In: a field. Out: what is wrong with it, in `Errors`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -127,10 +128,6 @@ pub(super) fn cidr(field: &Field<'_>, errors: &mut Errors) -> Option<ipnet::IpNe
 }
 
 /// Keeps a text in mind; says whether it was seen before.
-pub(super) fn is_repeated<'a>(seen: &mut Vec<&'a str>, text: &'a str) -> bool {
-    let repeated = seen.contains(&text);
-    if !repeated {
-        seen.push(text);
-    }
-    repeated
+pub(super) fn is_repeated<'a>(seen: &mut HashSet<&'a str>, text: &'a str) -> bool {
+    !seen.insert(text)
 }

@@ -2,6 +2,8 @@
 //!
 //! In: the fields of a pod spec. Out: what is wrong with them, in `Errors`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use xebec_api::names;
 
@@ -153,7 +155,7 @@ pub(super) fn taint_effect(effect: &Field<'_>, errors: &mut Errors) {
 }
 
 pub(super) fn spread(constraints: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for constraint in constraints.items() {
         let (skew, key) = (constraint.child("maxSkew"), constraint.child("topologyKey"));
         let otherwise = constraint.child("whenUnsatisfiable");
@@ -182,7 +184,7 @@ pub(super) fn spread(constraints: &Field<'_>, errors: &mut Errors) {
             let shown = Value::from(pair.clone());
             errors.duplicate(&constraint.child("{topologyKey, whenUnsatisfiable}").with(&shown));
         }
-        seen.push(pair);
+        seen.insert(pair);
         for name in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             rules::optional_one_of(&constraint.child(name), &["Honor", "Ignore"], errors);
         }
@@ -199,7 +201,7 @@ pub(super) fn spread(constraints: &Field<'_>, errors: &mut Errors) {
 
 /// The taints of a node: each pair of key and effect once.
 pub(super) fn taints(taints: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for taint in taints.items() {
         let (key, value, effect) = (taint.child("key"), taint.child("value"), taint.child("effect"));
         errors.invalid_all(&key, names::label_key(key.text()));
@@ -213,9 +215,8 @@ pub(super) fn taints(taints: &Field<'_>, errors: &mut Errors) {
             taint_effect(&effect, errors);
         }
         let pair = (effect.text().to_owned(), key.text().to_owned());
-        if seen.contains(&pair) {
+        if !seen.insert(pair) {
             errors.duplicate_because(&taint, "taints must be unique by key and effect pair");
         }
-        seen.push(pair);
     }
 }

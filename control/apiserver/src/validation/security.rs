@@ -2,6 +2,8 @@
 //!
 //! In: the field of a pod spec, of a container's security context. Out: what is wrong with it, in `Errors`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use xebec_api::names;
 
@@ -93,7 +95,7 @@ fn profiles(context: &Field<'_>, errors: &mut Errors) {
 }
 
 fn sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for sysctl in sysctls.items() {
         let name = sysctl.child("name");
         let plain = name.text().replace('/', ".");
@@ -106,7 +108,7 @@ fn sysctls(sysctls: &Field<'_>, errors: &mut Errors) {
         } else if seen.contains(&plain) {
             errors.duplicate(&name);
         }
-        seen.push(plain);
+        seen.insert(plain);
     }
 }
 

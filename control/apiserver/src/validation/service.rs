@@ -3,6 +3,7 @@
 //! In: a Service, and its former state. Out: what is wrong with it, in `Errors`. Absent: whether addresses and ports are
 //! free, which only their allocators know.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
@@ -101,7 +102,7 @@ fn by_type(spec: &Field<'_>, errors: &mut Errors) {
 
 fn each_port(spec: &Field<'_>, errors: &mut Errors) {
     let ports = spec.child("ports");
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: HashSet<String> = HashSet::new();
     for port in ports.items() {
         let name = port.child("name");
         if name.text().is_empty() {
@@ -110,10 +111,8 @@ fn each_port(spec: &Field<'_>, errors: &mut Errors) {
             }
         } else {
             errors.invalid_all(&name, names::dns1123_label(name.text()));
-            if seen.iter().any(|known| known == name.text()) {
+            if !seen.insert(name.text().to_owned()) {
                 errors.duplicate(&name);
-            } else {
-                seen.push(name.text().to_owned());
             }
         }
         let number = port.child("port");
@@ -129,16 +128,15 @@ fn each_port(spec: &Field<'_>, errors: &mut Errors) {
 
 /// A pair of protocol and number stands for one thing only.
 fn ports_are_new(ports: &Field<'_>, errors: &mut Errors) {
-    let (mut outside, mut inside) = (Vec::new(), Vec::new());
+    let (mut outside, mut inside) = (HashSet::new(), HashSet::new());
     for port in ports.items() {
         let protocol = port.child("protocol").text().to_owned();
         let node_port = port.child("nodePort");
         if let Some(number) = node_port.int().filter(|&number| number != 0) {
             let pair = (protocol, number);
-            if outside.contains(&pair) {
+            if !outside.insert(pair) {
                 errors.duplicate(&node_port);
             }
-            outside.push(pair);
         }
     }
     for port in ports.items() {
@@ -147,7 +145,7 @@ fn ports_are_new(ports: &Field<'_>, errors: &mut Errors) {
             let shown = json!({ "protocol": pair.0, "port": pair.1 });
             errors.duplicate(&port.with(&shown));
         }
-        inside.push(pair);
+        inside.insert(pair);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! In: the field `volumes` of a pod spec. Out: what is wrong with it, in `Errors`.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use xebec_api::names;
 
@@ -12,7 +14,7 @@ const HOST_PATH_TYPES: &[&str] =
     &["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
 pub(super) fn volumes(volumes: &Field<'_>, errors: &mut Errors) {
-    let mut seen = Vec::new();
+    let mut seen = HashSet::new();
     for volume in volumes.items() {
         let name = volume.child("name");
         rules::required_name(&name, names::dns1123_label, errors);
@@ -162,7 +164,7 @@ fn downward(items: &Field<'_>, errors: &mut Errors) {
 fn projected(volume: &Field<'_>, errors: &mut Errors) {
     mode(&volume.child("defaultMode"), errors);
     let sources = volume.child("sources");
-    let mut paths: Vec<String> = Vec::new();
+    let mut paths: HashSet<String> = HashSet::new();
     for source in sources.items() {
         let kinds = [
             "secret",
@@ -199,16 +201,15 @@ fn projected(volume: &Field<'_>, errors: &mut Errors) {
     }
 }
 
-fn paths_are_new(items: &Field<'_>, paths: &mut Vec<String>, errors: &mut Errors) {
+fn paths_are_new(items: &Field<'_>, paths: &mut HashSet<String>, errors: &mut Errors) {
     for item in items.items() {
         let path = item.child("path");
         if path.text().is_empty() {
             continue;
         }
-        if paths.iter().any(|known| known == path.text()) {
+        if !paths.insert(path.text().to_owned()) {
             errors.invalid(&path, "conflicting duplicate paths");
         }
-        paths.push(path.text().to_owned());
     }
 }
 

@@ -82,6 +82,35 @@ async fn nothing_is_added_to_a_group_of_the_server() {
 }
 
 #[tokio::test]
+async fn the_door_for_status_lets_only_status_through() {
+    let api = defined().await;
+    let mut wanted = ship("a", &json!({"flag": "red"}));
+    wanted["metadata"]["labels"] = json!({"team": "a"});
+    wanted["metadata"]["finalizers"] = json!(["example.com/held"]);
+    let made = api.post(SHIPS, &wanted).await.ok(201);
+    let path = format!("{SHIPS}/a/status");
+    let change = json!({
+        "metadata": {"labels": {"team": "b"}, "annotations": {"x": "y"}, "finalizers": null, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"},
+        ]},
+        "spec": {"flag": "blue"}, "status": {"masts": 3},
+    });
+    let changed = api.patch(&path, MERGE, &change).await.ok(200);
+    assert_eq!(changed["status"]["masts"], 3);
+    assert_eq!(changed["spec"], made["spec"]);
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        assert_eq!(changed["metadata"].get(field), made["metadata"].get(field), "{field}");
+    }
+    let managers: Vec<_> = changed["metadata"]["managedFields"].as_array().expect("entries").iter().collect();
+    assert!(managers.iter().any(|entry| entry["subresource"] == "status"), "{managers:?}");
+    api.delete(&format!("{SHIPS}/a"), &Value::Null).await.ok(200);
+    let mut whole = api.get(&format!("{SHIPS}/a")).await.ok(200);
+    whole["metadata"]["finalizers"] = json!([]);
+    api.put(&path, &whole).await.ok(200);
+    api.get(&format!("{SHIPS}/a")).await.ok(200);
+}
+
+#[tokio::test]
 async fn a_definition_is_served_at_once() {
     let api = Api::new().await;
     api.get(SHIPS).await;

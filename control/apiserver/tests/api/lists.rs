@@ -147,3 +147,21 @@ async fn lists_of_other_namespaces_are_empty_not_missing() {
     assert_eq!(status["message"], "pods \"nobody\" not found");
     assert_eq!(status["details"], json!({"name": "nobody", "kind": "pods"}));
 }
+
+#[tokio::test]
+async fn only_known_methods_do_anything() {
+    let api = Api::new().await;
+    api.make_map("a").await;
+    for method in ["OPTIONS", "TRACE", "LIST"] {
+        let method = http::Method::from_bytes(method.as_bytes()).expect("a method");
+        for path in [MAPS.to_owned(), format!("{MAPS}/a"), "/api/v1/configmaps?watch=true".to_owned()] {
+            let answer = api.send(method.clone(), &path, "", Vec::new()).await;
+            answer.failure(405, "MethodNotAllowed");
+        }
+    }
+    // What is in no namespace is not deleted everywhere at once.
+    api.delete("/api/v1/configmaps", &serde_json::Value::Null).await.failure(405, "MethodNotAllowed");
+    api.get(&format!("{MAPS}/a")).await.ok(200);
+    api.delete(MAPS, &serde_json::Value::Null).await.ok(200);
+    api.get(&format!("{MAPS}/a")).await.failure(404, "NotFound");
+}

@@ -103,6 +103,40 @@ async fn an_eviction_asks_the_budget() {
 }
 
 #[tokio::test]
+async fn no_budget_is_spent_for_who_may_not_evict_or_means_another_pod() {
+    let api = Api::new().await;
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let mut placed = pod("a");
+    placed["spec"]["nodeName"] = "n1".into();
+    api.post(PODS, &placed).await.ok(201);
+    let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    api.patch(&format!("{PODS}/a/status"), MERGE, &running).await.ok(200);
+    let budget = json!({
+        "metadata": {"name": "b"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "x"}}},
+    });
+    api.post(budgets, &budget).await.ok(201);
+    let status = json!({"status": {
+        "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2,
+    }});
+    api.patch(&format!("{budgets}/b/status"), MERGE, &status).await.ok(200);
+    let evict = format!("{PODS}/a/eviction");
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "a"}});
+    let mut other = eviction.clone();
+    other["deleteOptions"] = json!({"preconditions": {"uid": "another"}});
+    api.by_node("n2").post(&evict, &eviction).await.failure(403, "Forbidden");
+    api.post(&evict, &other).await.failure(409, "Conflict");
+    let held = api.get(&format!("{budgets}/b")).await.ok(200);
+    assert_eq!(held["status"]["disruptionsAllowed"], 1, "{held}");
+    let live = api.get(&format!("{PODS}/a")).await.ok(200);
+    other["deleteOptions"]["preconditions"] =
+        json!({"uid": live["metadata"]["uid"], "resourceVersion": live["metadata"]["resourceVersion"]});
+    api.by_node("n1").post(&evict, &other).await.ok(201);
+    let spent = api.get(&format!("{budgets}/b")).await.ok(200);
+    assert_eq!(spent["status"]["disruptionsAllowed"], 0, "{spent}");
+    assert!(api.get(&format!("{PODS}/a")).await.ok(200)["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
 async fn tokens_are_requested() {
     let api = Api::new().await;
     let pod = api.post(PODS, &pod("a")).await.ok(201);

@@ -173,7 +173,8 @@ async fn who_may_only_change_makes_nothing() {
         // What is there may be changed, and with the right to make it so may the rest.
         api.post(list, object).await.ok(201);
         jane.patch(&format!("{path}?fieldManager=m"), APPLY, object).await.ok(200);
-        jane.put(&path, object).await.ok(200);
+        let whole = api.get(&path).await.ok(200);
+        jane.put(&path, &whole).await.ok(200);
     }
     grant(&api, "joe", &[rule(&["patch", "create"], "", &["configmaps"])]).await;
     let mut other = map.clone();
