@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use xebec_store::{EngineConfig, Store};
 
 use crate::cli::BackupArgs;
+use crate::compaction::Hold;
 use crate::data_dir::{self, DataDir};
 use crate::files;
 use format::{Header, Part, Reader, Writer};
@@ -149,7 +150,7 @@ impl Door {
     }
 
     /// Answers every connection with a backup, one at a time, until told to stop.
-    pub async fn serve(self, store: Store, stop: CancellationToken) -> Result<()> {
+    pub async fn serve(self, store: Store, hold: Hold, stop: CancellationToken) -> Result<()> {
         let listener = tokio::net::UnixListener::from_std(self.listener)?;
         loop {
             let stream = tokio::select! {
@@ -157,7 +158,10 @@ impl Door {
                 accepted = listener.accept() => accepted.context("listening for backups")?.0,
             };
             let (store, pki) = (store.clone(), self.pki.clone());
+            // It is all of one revision, however long it takes to be read.
+            let held = hold.hold();
             let given = tokio::task::spawn_blocking(move || {
+                let _held = held;
                 let stream = stream.into_std()?;
                 stream.set_nonblocking(false)?;
                 stream.set_write_timeout(Some(STALL))?;

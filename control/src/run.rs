@@ -101,9 +101,15 @@ async fn serve(
         tracing::warn!(%error, "a bootstrap object could not be made");
     }
     let stop_parts = CancellationToken::new();
-    let mut parts = spawn_parts(arguments, &pki, &api, &store, &stop_parts);
-    let give_backups = backups.serve(store.clone(), stop_parts.clone());
+    let hold = compaction::Hold::default();
+    let mut parts = spawn_parts(arguments, &pki, &api, &stop_parts);
+    let give_backups = backups.serve(store.clone(), hold.clone(), stop_parts.clone());
     parts.spawn(async { give_backups.await.map(|()| "backups") });
+    let compact = compaction::run(store.clone(), hold, stop_parts.clone());
+    parts.spawn(async {
+        compact.await;
+        Ok("compaction")
+    });
     let outcome = tokio::select! {
         signal = signals.wait() => {
             tracing::info!(signal, "stopping");
@@ -134,7 +140,6 @@ fn spawn_parts(
     arguments: &RunArgs,
     pki: &Pki,
     api: &ApiServer,
-    store: &Store,
     stop: &CancellationToken,
 ) -> JoinSet<Result<&'static str>> {
     let mut parts = JoinSet::new();
@@ -169,16 +174,10 @@ fn spawn_parts(
     });
 
     let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, [MASTERS_GROUP]));
-    let signing = signers::run(client, pki.authority.clone(), stop.clone());
+    let signing = signers::run(client, pki.authority.clone(), stop);
     parts.spawn(async {
         signing.await;
         Ok("signers")
-    });
-
-    let compact = compaction::run(store.clone(), stop);
-    parts.spawn(async {
-        compact.await;
-        Ok("compaction")
     });
     parts
 }

@@ -19,6 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::body::{self, Body};
 use crate::config::ApiServerConfig;
+use crate::dial;
 use crate::meta;
 use crate::status::ApiError;
 
@@ -63,7 +64,7 @@ impl Target {
         self.port
     }
 
-    fn authority(&self) -> String {
+    pub(crate) fn authority(&self) -> String {
         std::net::SocketAddr::new(self.address, self.port).to_string()
     }
 }
@@ -124,8 +125,7 @@ async fn connect(
     target: &Target,
     tls: Arc<rustls::ClientConfig>,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let stream = TcpStream::connect((target.address, target.port)).await?;
-    stream.set_nodelay(true)?;
+    let stream = dial::connect((target.address, target.port).into()).await?;
     TlsConnector::from(tls).connect(ServerName::from(target.address), stream).await
 }
 

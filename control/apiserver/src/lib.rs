@@ -29,6 +29,7 @@ mod codec;
 mod config;
 mod convert;
 mod custom;
+mod dial;
 mod discovery;
 mod dispatch;
 mod facts;

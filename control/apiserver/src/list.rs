@@ -140,7 +140,11 @@ fn page(
         if full && more {
             let relative = String::from_utf8_lossy(&key[prefix.len()..]).into_owned();
             let token = Start { at: Some(page.revision), after: Some(relative) }.to_token();
-            let remaining = everything.then_some(page.remaining);
+            // Upstream counts only where nothing is left out.
+            let remaining = match everything {
+                true => store.count(prefix.as_bytes(), Some(key), Some(page.revision)).ok(),
+                false => None,
+            };
             return Ok(Listing { items, revision: page.revision, continue_token: Some(token), remaining });
         }
         if !more {

@@ -182,8 +182,7 @@ impl Metrics {
         self.resident.set(signed(resident_bytes().unwrap_or(0)));
         for resource in registry.catalog().all().filter(|resource| resource.stored_as.is_none()) {
             let prefix = stored::prefix(resource, None);
-            let Ok(page) = registry.store.list(prefix.as_bytes(), None, 1, None) else { continue };
-            let count = page.remaining + u64::try_from(page.items.len()).unwrap_or(0);
+            let Ok(count) = registry.store.count(prefix.as_bytes(), None, None) else { continue };
             let labels =
                 vec![("group", resource.gvk.group.to_string()), ("resource", resource.plural.clone())];
             self.objects.get_or_create(&labels).set(signed(count));

@@ -356,6 +356,14 @@ impl ApiError {
         &self.message
     }
 
+    /// Whether it names this object.
+    pub(crate) fn is_about(&self, resource: &Resource, name: &str) -> bool {
+        self.details.as_ref().is_some_and(|details| {
+            (&*details.group, &*details.kind, &*details.name)
+                == (&*resource.gvk.group, resource.plural.as_str(), name)
+        })
+    }
+
     /// The `Status` object, as in a body or in an ERROR event of a watch.
     pub fn to_status(&self) -> Value {
         let mut metadata = Map::new();

@@ -1,16 +1,18 @@
 //! Watches: the changes of a resource as a stream of framed JSON events.
 //!
 //! In: list options, the store's watcher. Out: a body of ADDED, MODIFIED, DELETED, BOOKMARK and ERROR events that keeps
-//! upstream's resource version semantics. Objects that start or stop matching the selectors arrive and leave. Nothing
-//! is buffered: a client that does not read costs its place in the store's log and is told 410 once that is gone.
+//! upstream's resource version semantics. Objects that start or stop matching the selectors arrive and leave. A client
+//! that falls behind is told 410 once history is gone; one that takes nothing at all for [`UNREAD`] is forgotten, with
+//! the objects that were to be shown to it first.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, Response, header};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, Sleep};
 use xebec_store::{Event, Revision, StoreError, WatchBatch, WatchEnd, Watcher};
 
@@ -26,6 +28,17 @@ use crate::view::{self, Change, View};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// Initial events go out in pieces of about this size.
 const PIECE: usize = 64 * 1024;
+
+/// How long a client may leave what is sent to it where it is. A connection of HTTP/2 may live on although one of its
+/// streams is never read: then nothing but this ends the watch.
+const UNREAD: Duration = Duration::from_secs(120);
+
+/// A watch between two readings of its client. Locked while the client waits for the next piece.
+struct Slot {
+    watching: Option<Watching>,
+    /// When the last piece was taken.
+    since: Instant,
+}
 
 /// One watch.
 struct Watching {
@@ -88,11 +101,30 @@ pub(crate) fn watch(
         deadline: Box::pin(tokio::time::sleep(timeout)),
         next_bookmark: Box::pin(tokio::time::sleep(BOOKMARK_EVERY)),
     };
-    let frames = stream::unfold(watching, async |mut watching| {
-        let frame = watching.next().await?;
-        Some((Ok::<_, BoxError>(frame), watching))
+    let slot = Arc::new(Mutex::new(Slot { watching: Some(watching), since: Instant::now() }));
+    tokio::spawn(forget_unread(Arc::downgrade(&slot)));
+    let frames = stream::unfold(slot, async |slot| {
+        let mut held = slot.lock().await;
+        let frame = held.watching.as_mut()?.next().await?;
+        held.since = Instant::now();
+        drop(held);
+        Some((Ok::<_, BoxError>(frame), slot))
     });
     Ok(streamed(body::stream(frames)))
+}
+
+/// Ends a watch that nobody reads. Who only waits for changes holds the lock and is left alone.
+async fn forget_unread(slot: Weak<Mutex<Slot>>) {
+    loop {
+        tokio::time::sleep(UNREAD / 2).await;
+        let Some(slot) = slot.upgrade() else { return };
+        let Ok(mut held) = slot.try_lock() else { continue };
+        if held.since.elapsed() >= UNREAD {
+            held.watching = None;
+            tracing::debug!("a watch ended: its client takes nothing");
+            return;
+        }
+    }
 }
 
 fn streamed(body: Body) -> Response<Body> {
@@ -234,5 +266,28 @@ impl Watching {
             }
             (None, None) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_reads_is_forgotten_and_what_waits_is_not() {
+        let slot = || Arc::new(Mutex::new(Slot { watching: None, since: Instant::now() }));
+        let (unread, waiting) = (slot(), slot());
+        let forgotten = tokio::spawn(forget_unread(Arc::downgrade(&unread)));
+        let kept = tokio::spawn(forget_unread(Arc::downgrade(&waiting)));
+        let held = waiting.lock().await;
+        tokio::time::sleep(2 * UNREAD).await;
+        assert!(forgotten.is_finished() && !kept.is_finished());
+        drop(held);
+        waiting.lock().await.since = Instant::now();
+        tokio::time::sleep(UNREAD / 2).await;
+        assert!(!kept.is_finished(), "read a moment ago");
+        drop(waiting);
+        tokio::time::sleep(UNREAD).await;
+        assert!(kept.is_finished(), "its client left");
     }
 }

@@ -254,13 +254,14 @@ impl CommitLoop {
     }
 
     fn publish(&self, events: &[Arc<Event>]) {
-        let wakes = {
+        let (wakes, history_bytes) = {
             let mut state = self.shared.write();
             for event in events {
                 state.mvcc.apply(event.clone());
             }
-            state.hub.publish(events.iter().map(|event| &**event))
+            (state.hub.publish(events.iter().map(|event| &**event)), state.mvcc.history_bytes())
         };
+        self.shared.tell_history(history_bytes);
         for wake in wakes {
             wake.send();
         }
@@ -310,6 +311,7 @@ impl CommitLoop {
             let mut state = self.shared.write();
             state.mvcc.compact(slice.to);
             state.hub.compact(slice.to);
+            self.shared.tell_history(state.mvcc.history_bytes());
         }
         if slice.to < pending.to {
             self.compaction = Some(pending);

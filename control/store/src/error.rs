@@ -27,7 +27,8 @@ pub enum StoreError {
     #[error("{what} of {size} bytes is larger than the limit of {limit} bytes")]
     TooLarge { what: &'static str, size: usize, limit: usize },
 
-    /// Nothing was written and reads go on; writes are accepted again once there is room.
+    /// Reads go on; writes are accepted again once there is room. What was part of a batch when the disk became full may
+    /// show up then: whether the write happened is not known.
     #[error("the disk that holds the store is full")]
     DiskFull,
 

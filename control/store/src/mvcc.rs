@@ -105,20 +105,54 @@ impl Mvcc {
         at: Option<Revision>,
     ) -> Result<Page, StoreError> {
         let at = at.unwrap_or(self.revision);
+        let mut found = self.live_after(prefix, start_after, at)?;
+        let take = if limit == 0 { usize::MAX } else { limit };
+        let items = found.by_ref().take(take).filter_map(|(key, version)| live(key, version)).collect();
+        Ok(Page { items, revision: at, more: found.next().is_some() })
+    }
+
+    /// How many keys [`Self::page`] would answer with without a limit.
+    pub(crate) fn count(
+        &self,
+        prefix: &[u8],
+        start_after: Option<&[u8]>,
+        at: Option<Revision>,
+    ) -> Result<u64, StoreError> {
+        let found = self.live_after(prefix, start_after, at.unwrap_or(self.revision))?;
+        Ok(found.count() as u64)
+    }
+
+    /// The keys that exist as of `at`, with what they hold.
+    fn live_after<'m>(
+        &'m self,
+        prefix: &'m [u8],
+        start_after: Option<&[u8]>,
+        at: Revision,
+    ) -> Result<impl Iterator<Item = (&'m Bytes, &'m Version)>, StoreError> {
         self.check_readable(at)?;
         let start = match start_after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let mut found = self
-            .keys
-            .range::<[u8], _>((start, Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .filter_map(|(key, chain)| live(key, version_at(chain, at)?));
-        let items: Vec<_> =
-            if limit == 0 { found.by_ref().collect() } else { found.by_ref().take(limit).collect() };
-        let remaining = found.count() as u64;
-        Ok(Page { items, revision: at, more: remaining > 0, remaining })
+        let found = self.keys.range::<[u8], _>((start, Bound::Unbounded));
+        let found = found.take_while(move |(key, _)| key.starts_with(prefix));
+        Ok(found.filter_map(move |(key, chain)| {
+            version_at(chain, at).filter(|version| version.value.is_some()).map(|version| (key, version))
+        }))
+    }
+
+    /// The newest revision up to which history must go for at most `bytes` of it to be left.
+    pub(crate) fn revision_that_leaves(&self, bytes: u64) -> Revision {
+        let mut left = self.history_bytes;
+        let mut to = self.compacted;
+        for event in &self.log {
+            if left <= bytes {
+                break;
+            }
+            left = left.saturating_sub(event.previous().map_or(0, |previous| previous.value.len() as u64));
+            to = event.revision();
+        }
+        to
     }
 
     /// The events after `after`, oldest first. The caller has checked that `after` is not compacted.

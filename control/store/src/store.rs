@@ -33,6 +33,8 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Shared {
     state: RwLock<State>,
+    /// Bytes of values kept for history only, after the last batch or compaction.
+    history_bytes: watch::Sender<u64>,
 }
 
 /// How large the store is.
@@ -69,6 +71,11 @@ impl Shared {
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Wakes who waits for history to become too large.
+    pub(crate) fn tell_history(&self, bytes: u64) {
+        self.history_bytes.send_replace(bytes);
+    }
 }
 
 // === impl Store ===
@@ -90,7 +97,10 @@ impl Store {
         }
         tracing::info!(revision = bounds.revision.0, keys = mvcc.key_count(), "store opened");
 
-        let shared = Arc::new(Shared { state: RwLock::new(State { mvcc, hub: WatchHub::default() }) });
+        let shared = Arc::new(Shared {
+            history_bytes: watch::Sender::new(mvcc.history_bytes()),
+            state: RwLock::new(State { mvcc, hub: WatchHub::default() }),
+        });
         let (queue, requests) = mpsc::channel(QUEUE);
         let (closing, closed) = watch::channel(None);
         Committer { engine, shared: shared.clone(), requests, closing }.spawn()?;
@@ -133,6 +143,28 @@ impl Store {
         at: Option<Revision>,
     ) -> Result<Page, StoreError> {
         self.shared.read().mvcc.page(prefix, start_after, limit, at)
+    }
+
+    /// How many keys [`Self::list`] would answer with without a limit. Looks at each of them, but copies none.
+    pub fn count(
+        &self,
+        prefix: &[u8],
+        start_after: Option<&[u8]>,
+        at: Option<Revision>,
+    ) -> Result<u64, StoreError> {
+        self.shared.read().mvcc.count(prefix, start_after, at)
+    }
+
+    /// Resolves when history holds more than `limit` bytes, looked at after every batch of writes.
+    pub async fn history_beyond(&self, limit: u64) {
+        let mut bytes = self.shared.history_bytes.subscribe();
+        // The store keeps the other end.
+        let _ = bytes.wait_for(|bytes| *bytes > limit).await;
+    }
+
+    /// The revision up to which history must go for at most `bytes` of it to be left.
+    pub fn revision_that_leaves(&self, bytes: u64) -> Revision {
+        self.shared.read().mvcc.revision_that_leaves(bytes)
     }
 
     /// Does the write if its precondition holds, and answers once it is durable and visible. When the future is

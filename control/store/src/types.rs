@@ -43,8 +43,6 @@ pub struct Page {
     pub revision: Revision,
     /// The range has further keys after the last item.
     pub more: bool,
-    /// How many keys follow the last item.
-    pub remaining: u64,
 }
 
 /// A change, as watchers see it, in revision order and without gaps.

@@ -101,7 +101,17 @@ fn mirror_pod(node: &str, pod: &Value) -> Option<String> {
     }
     let text = pod.get("spec").map(ToString::to_string).unwrap_or_default();
     for (fields, what) in [
-        (&["secretKeyRef", "secretRef", "imagePullSecrets", "secretName", "secret"][..], "secrets"),
+        (
+            &[
+                "secretKeyRef",
+                "secretRef",
+                "nodePublishSecretRef",
+                "imagePullSecrets",
+                "secretName",
+                "secret",
+            ][..],
+            "secrets",
+        ),
         (&["configMapKeyRef", "configMapRef", "configMap"], "configmaps"),
         (&["persistentVolumeClaim", "ephemeral"], "persistentvolumeclaims"),
         (&["resourceClaims"], "resource claims"),

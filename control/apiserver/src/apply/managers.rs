@@ -48,7 +48,7 @@ struct Entry {
     fields: FieldSet,
 }
 
-/// Records what a write changed in the new object's entries.
+/// Records what a write changed in the new object's entries, which it may have changed by itself.
 pub(crate) fn after_update(
     schema: &Schema,
     definition: &Definition,
@@ -57,7 +57,7 @@ pub(crate) fn after_update(
     who: &Who,
     now: Timestamp,
 ) {
-    let mut entries = read(old);
+    let mut entries = read(new);
     let mut delta = compare(schema, definition, old, new);
     for set in [&mut delta.added, &mut delta.modified, &mut delta.removed] {
         reset(set, &who.subresource);

@@ -39,7 +39,14 @@ pub(crate) async fn apply(cx: &Cx<'_>, edit: Edit<'_>, body: &[u8]) -> Result<Up
             let edit = Edit { records: true, ..edit };
             let updated = update::update(cx, edit, |live| checked(cx, edit.served, applied(&live)?)).await;
             match updated {
-                Err(error) if error.code() == StatusCode::NOT_FOUND && edit.door == Door::Main => continue,
+                // The object itself went away, not something it refers to.
+                Err(error)
+                    if error.code() == StatusCode::NOT_FOUND
+                        && edit.door == Door::Main
+                        && error.is_about(&edit.served.resource, edit.name) =>
+                {
+                    continue;
+                }
                 other => return other,
             }
         }

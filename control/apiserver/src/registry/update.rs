@@ -97,6 +97,9 @@ async fn attempt(
     let served = edit.served;
     check_target(edit, &new, old)?;
     let mut new = convert::to_stored(&served.resource, new);
+    if !edit.records {
+        keep_record(cx, &mut new, old);
+    }
     prepare(cx, edit, &mut new, old)?;
     let errors = match edit.door {
         Door::Main => {
@@ -183,6 +186,20 @@ fn check_target(edit: Edit<'_>, new: &Value, old: &Value) -> Result<(), ApiError
         return Err(ApiError::must_specify_version(&resource.gvk, edit.name));
     }
     Ok(())
+}
+
+/// Who owned what before the write. Clients that know nothing of it leave it out and lose nothing; one empty entry is
+/// upstream's way to forget it, which only the main door knows.
+fn keep_record(cx: &Cx<'_>, new: &mut Value, old: &Value) {
+    const PATH: [&str; 2] = ["metadata", "managedFields"];
+    let entries: Vec<&Value> = meta::items(new, &PATH).take(2).collect();
+    let is_empty = entries.is_empty();
+    let is_reset = matches!(entries[..], [Value::Object(only)] if only.is_empty());
+    if is_reset && cx.subresource().is_empty() {
+        meta::set(new, &PATH, None);
+    } else if is_empty || !cx.subresource().is_empty() {
+        meta::set(new, &PATH, meta::at(old, &PATH).cloned());
+    }
 }
 
 /// Restores what the door does not let through and counts the generation.

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use xebec_api::wellknown::{annotations, conditions, reasons};
+use xebec_api::wellknown::{conditions, reasons};
 
 use crate::meta;
 use crate::options::DeleteOptions;
@@ -13,6 +13,7 @@ use crate::registry::Cx;
 use crate::status::ApiError;
 use crate::strategy::Strategy;
 
+mod mirror;
 mod priority;
 mod qos;
 mod service_account;
@@ -22,7 +23,9 @@ pub(crate) struct PodStrategy;
 
 impl Strategy for PodStrategy {
     fn prepare_create(&self, cx: &Cx<'_>, pod: &mut Value) -> Result<(), ApiError> {
-        if meta::text(pod, &["metadata", "annotations", annotations::MIRROR_POD]).is_empty() {
+        if mirror::is_mirror(pod) {
+            mirror::admit(pod)?;
+        } else {
             service_account::admit(cx, pod)?;
         }
         tolerations::admit(pod);

@@ -6,10 +6,15 @@ use serde_json::{Value, json};
 
 use crate::authz::{self, Attributes};
 use crate::field_error::FieldError;
+use crate::kinds::Gvk;
 use crate::meta;
 use crate::registry::Cx;
 use crate::status::ApiError;
 use crate::strategy::Strategy;
+
+mod verdict;
+
+use verdict::is_verdict;
 
 pub(crate) struct RequestStrategy;
 
@@ -55,6 +60,11 @@ impl Strategy for RequestStrategy {
             }
             _ => return Ok(()),
         };
+        let problems = verdict::problems(new, old);
+        if !problems.is_empty() {
+            let kind = Gvk::new(GROUP, "v1", "CertificateSigningRequest");
+            return Err(ApiError::invalid(&kind, meta::name(old), &problems));
+        }
         let signer = meta::text(old, &["spec", "signerName"]);
         if !needed || may(cx, verb, signer) {
             return Ok(());
@@ -90,10 +100,6 @@ impl Strategy for RequestStrategy {
         }
         errors
     }
-}
-
-fn is_verdict(condition: &Value) -> bool {
-    matches!(meta::text(condition, &["type"]), "Approved" | "Denied")
 }
 
 fn verdicts(request: &Value) -> Vec<Value> {

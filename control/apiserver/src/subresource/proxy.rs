@@ -1,19 +1,20 @@
 //! `proxy`: requests passed on to a node's kubelet, a pod, or one of a Service's endpoints.
 //!
 //! In: any request below `…/proxy/`. Out: the other side's answer, streamed; an upgrade becomes a tunnel. The client's
-//! credentials stay here.
+//! credentials, and whom it acts as, stay here. Cookies pass: they are the other side's own and mean nothing here. Where
+//! the other side sends its client to is rewritten to lead through here again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::Value;
-use tokio::net::TcpStream;
 
 use super::stream::{may_create, refused};
 use crate::body::{self, Body};
+use crate::dial;
 use crate::dispatch::Call;
 use crate::facts::Filter;
 use crate::kubelet::{self, Target};
@@ -25,17 +26,22 @@ use crate::tunnel;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Headers of one connection, and who the client is: not for the other side, not from it.
-const KEPT_HERE: [HeaderName; 9] = [
+const KEPT_HERE: [HeaderName; 10] = [
     header::AUTHORIZATION,
     header::CONNECTION,
     header::HOST,
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
+    // May carry a bearer token, and without an upgrade says nothing else.
+    header::SEC_WEBSOCKET_PROTOCOL,
     header::TE,
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+
+/// What the names of headers begin with that say whom a request is made as.
+const IMPERSONATE: &str = "impersonate-";
 
 /// `name`, `name:port`, `scheme:name:port`.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +55,17 @@ struct Address<'a> {
 enum Destination {
     Kubelet(Target),
     Plain(SocketAddr),
+}
+
+// === impl Destination ===
+
+impl Destination {
+    fn authority(&self) -> String {
+        match self {
+            Self::Kubelet(target) => target.authority(),
+            Self::Plain(address) => address.to_string(),
+        }
+    }
 }
 
 pub(super) async fn connect(call: &Call<'_>, mut request: Request<Body>) -> Result<Response<Body>, ApiError> {
@@ -70,6 +87,8 @@ pub(super) async fn connect(call: &Call<'_>, mut request: Request<Body>) -> Resu
     };
     let place = wants_tunnel.then(tunnel::place).transpose()?;
     let client = wants_tunnel.then(|| hyper::upgrade::on(&mut request));
+    let below = request.uri().path().strip_suffix(path.split('?').next().unwrap_or_default());
+    let below = below.unwrap_or_default().to_owned();
     let passed_on = passed_on(request, &path, wants_tunnel)?;
     let answer = match &destination {
         Destination::Kubelet(target) => kubelet::send(&call.cx.registry.config, target, passed_on).await?,
@@ -80,7 +99,7 @@ pub(super) async fn connect(call: &Call<'_>, mut request: Request<Body>) -> Resu
             Ok(tunnel::join(client, answer, place))
         }
         (Some(_), _) => Err(refused(answer).await),
-        (None, _) => Ok(passed_back(answer)),
+        (None, _) => Ok(passed_back(answer, &destination.authority(), &below)),
     }
 }
 
@@ -133,7 +152,7 @@ impl<'a> Address<'a> {
         Ok(Self { scheme, name, port })
     }
 
-    /// Pods and Services are reached without TLS only.
+    /// Pods, Services and what is on a node besides its kubelet are reached without TLS only.
     fn plain(&self) -> Result<(), ApiError> {
         match self.scheme {
             "https" => Err(ApiError::bad_request("proxying over https is not served")),
@@ -154,7 +173,10 @@ fn node(call: &Call<'_>, address: &Address<'_>) -> Result<Destination, ApiError>
     let node = call.cx.registry.get(call.served, None, address.name)?.decode()?;
     let target = Target::of(&node)?;
     match address.number()? {
-        Some(port) if port != target.port() => Ok(Destination::Plain(checked(target.address(), port)?)),
+        Some(port) if port != target.port() => {
+            address.plain()?;
+            Ok(Destination::Plain(checked(target.address(), port)?))
+        }
         _ => Ok(Destination::Kubelet(target)),
     }
 }
@@ -239,15 +261,45 @@ fn passed_on(request: Request<Body>, path: &str, tunnel: bool) -> Result<Request
         path.parse().map_err(|_| ApiError::bad_request(format!("invalid path {path:?}")))?;
     *passed_on.headers_mut() = if tunnel { tunnel::headers_of(&head.headers) } else { head.headers };
     if !tunnel {
-        for name in KEPT_HERE {
-            passed_on.headers_mut().remove(name);
-        }
+        keep_here(passed_on.headers_mut());
     }
     Ok(passed_on)
 }
 
-fn passed_back(answer: Response<Incoming>) -> Response<Body> {
+fn keep_here(headers: &mut HeaderMap) {
+    let impersonates = headers.keys().filter(|name| name.as_str().starts_with(IMPERSONATE));
+    let names: Vec<HeaderName> = impersonates.cloned().chain(KEPT_HERE).collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Where a redirection of the other side leads through here; `None` when it leads elsewhere, or along with the page.
+fn rewritten(location: &str, authority: &str, below: &str) -> Option<String> {
+    let path = if location.starts_with('/') && !location.starts_with("//") {
+        location
+    } else {
+        let absolute: Uri = location.parse().ok()?;
+        let port = absolute.port_u16().unwrap_or(if absolute.scheme_str()? == "https" { 443 } else { 80 });
+        if format!("{}:{port}", absolute.host()?) != authority {
+            return None;
+        }
+        let path = location.splitn(4, '/').nth(3).unwrap_or_default();
+        return Some(format!("{below}/{path}"));
+    };
+    // A page that knows where it is shown says so itself.
+    let known = path.strip_prefix(below).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+    (!known).then(|| format!("{below}{path}"))
+}
+
+fn passed_back(answer: Response<Incoming>, authority: &str, below: &str) -> Response<Body> {
     let mut response = answer.map(|body| -> Body { body.map_err(Into::into).boxed_unsync() });
+    let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+    if let Some(location) = location.and_then(|location| rewritten(location, authority, below))
+        && let Ok(location) = HeaderValue::from_str(&location)
+    {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
     for name in [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
         response.headers_mut().remove(name);
     }
@@ -258,7 +310,7 @@ async fn plain(address: SocketAddr, request: Request<Body>) -> Result<Response<I
     let refuse = |what: &str| {
         ApiError::service_unavailable(format!("error trying to reach service: dial tcp {address}: {what}"))
     };
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address))
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, dial::connect(address))
         .await
         .map_err(|_| refuse("i/o timeout"))?
         .map_err(|error| refuse(&error.to_string()))?;
@@ -280,6 +332,52 @@ mod tests {
         assert_eq!(path("/api/v1/nodes/n1/proxy/metrics", false), Some("/metrics".into()));
         let response = with_slash(&format!("{pod}?a=b").parse().expect("a URI"));
         assert_eq!(response.headers()[header::LOCATION], format!("{pod}/?a=b"));
+    }
+
+    #[test]
+    fn who_asks_is_not_passed_on() {
+        let mut headers = HeaderMap::new();
+        for name in [
+            "authorization",
+            "impersonate-user",
+            "impersonate-group",
+            "impersonate-extra-scopes",
+            "sec-websocket-protocol",
+            "cookie",
+            "accept",
+        ] {
+            headers.insert(HeaderName::from_static(name), HeaderValue::from_static("x"));
+        }
+        keep_here(&mut headers);
+        let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["accept", "cookie"]);
+    }
+
+    #[test]
+    fn redirections_lead_through_here() {
+        let below = "/api/v1/namespaces/default/pods/web/proxy";
+        let to = |location: &str| rewritten(location, "10.0.0.1:80", below);
+        assert_eq!(to("/login?x=1"), Some(format!("{below}/login?x=1")));
+        assert_eq!(to("http://10.0.0.1/login"), Some(format!("{below}/login")));
+        assert_eq!(to("http://10.0.0.1:80"), Some(format!("{below}/")));
+        for elsewhere in [
+            "http://10.0.0.1:81/a",
+            "https://10.0.0.1/a",
+            "https://example.com/a",
+            "//example.com/a",
+            "next",
+            "../up",
+        ] {
+            assert_eq!(to(elsewhere), None, "{elsewhere}");
+        }
+        assert_eq!(to(&format!("{below}/a")), None, "it knows where it is");
+    }
+
+    #[test]
+    fn nothing_on_a_node_but_its_kubelet_is_reached_by_tls() {
+        let parse = |text| Address::parse(text).expect("an address").plain().is_ok();
+        assert!(parse("http:n1:80") && parse("n1:80") && !parse("https:n1:443"));
     }
 
     #[test]

@@ -168,3 +168,51 @@ async fn configurations_that_cannot_be_applied_are_refused() {
     dry.ok(201);
     api.get(&path).await.failure(404, "NotFound");
 }
+
+#[tokio::test]
+async fn one_empty_entry_forgets_who_owned_what() {
+    let api = Api::new().await;
+    let entries = |object: &Value| object["metadata"].get("managedFields").cloned();
+    let made = api.make_map("a").await;
+    assert!(entries(&made).is_some());
+    let path = format!("{MAPS}/a");
+    let ignored = json!({"metadata": {"managedFields": []}});
+    assert_eq!(entries(&api.patch(&path, MERGE, &ignored).await.ok(200)), entries(&made));
+    let reset = json!({"metadata": {"managedFields": [{}]}});
+    assert_eq!(entries(&api.patch(&path, MERGE, &reset).await.ok(200)), None);
+    let changed = api.patch(&path, MERGE, &json!({"data": {"k": "v"}})).await.ok(200);
+    let left = entries(&changed).expect("the change is owned");
+    assert_eq!(left[0]["fieldsV1"], json!({"f:data": {".": {}, "f:k": {}}}), "{left}");
+    // Entries that were renamed stay so, which is how clients hand over from one way of applying to another.
+    let mut moved = changed.clone();
+    moved["metadata"]["managedFields"][0]["manager"] = "renamed".into();
+    let renamed = api.put(&path, &moved).await.ok(200);
+    assert_eq!(entries(&renamed).expect("entries")[0]["manager"], "renamed");
+}
+
+#[tokio::test]
+async fn what_an_application_refers_to_may_be_missing() {
+    let api = Api::new().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let binding = |role: &str| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "b"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "joe"}],
+        })
+    };
+    let rules = json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterrolebindings"], "verbs": ["*"]}]);
+    api.post(&format!("{rbac}/clusterroles"), &json!({"metadata": {"name": "binds"}, "rules": rules}))
+        .await
+        .ok(201);
+    let mut own = binding("binds");
+    own["metadata"]["name"] = "own".into();
+    own["subjects"][0]["name"] = "jane".into();
+    api.post(&format!("{rbac}/clusterrolebindings"), &own).await.ok(201);
+    api.post(&format!("{rbac}/clusterrolebindings"), &binding("nowhere")).await.ok(201);
+    let mut wanted = binding("nowhere");
+    wanted["subjects"][0]["name"] = "jim".into();
+    let path = format!("{rbac}/clusterrolebindings/b?fieldManager=m&force=true");
+    let jane = api.by("jane", &[]);
+    jane.patch(&path, "application/apply-patch+yaml", &wanted).await.failure(404, "NotFound");
+}

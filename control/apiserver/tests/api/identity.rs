@@ -111,6 +111,14 @@ async fn approving_and_signing_need_the_right_to_the_signer() {
     let dropped = json!({"status": {"conditions": []}});
     let still = api.patch(&format!("{path}/status"), MERGE, &dropped).await.ok(200);
     assert_eq!(still["status"]["conditions"][0]["type"], "Approved", "a verdict stands");
+    for conditions in [
+        json!([]),
+        json!([{"type": "Denied", "status": "True", "reason": "R"}]),
+        json!([{"type": "Approved", "status": "True"}, {"type": "Denied", "status": "True"}]),
+    ] {
+        let changed = json!({"status": {"conditions": conditions}});
+        api.patch(&format!("{path}/approval"), MERGE, &changed).await.failure(422, "Invalid");
+    }
     for (field, value) in [
         ("request", json!(STANDARD.encode("rubbish"))),
         ("signerName", json!("nobody")),
@@ -143,7 +151,7 @@ async fn requests_are_counted_by_what_they_are() {
     assert!(metrics.text.contains("apiserver_request_duration_seconds_bucket"));
     assert!(metrics.text.contains("apiserver_current_inflight_requests{request_kind=\"readOnly\"} 1"));
     api.by("jane", &[]).get("/metrics").await.failure(403, "Forbidden");
-    api.by("prometheus", &["system:monitoring"]).get("/metrics").await;
+    assert_eq!(api.by("prometheus", &["system:monitoring"]).get("/metrics").await.code, 200);
 }
 
 #[tokio::test]

@@ -109,7 +109,8 @@ async fn no_budget_is_spent_for_who_may_not_evict_or_means_another_pod() {
     let mut placed = pod("a");
     placed["spec"]["nodeName"] = "n1".into();
     api.post(PODS, &placed).await.ok(201);
-    let running = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
+    let running =
+        json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
     api.patch(&format!("{PODS}/a/status"), MERGE, &running).await.ok(200);
     let budget = json!({
         "metadata": {"name": "b"}, "spec": {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "x"}}},
@@ -134,6 +135,19 @@ async fn no_budget_is_spent_for_who_may_not_evict_or_means_another_pod() {
     let spent = api.get(&format!("{budgets}/b")).await.ok(200);
     assert_eq!(spent["status"]["disruptionsAllowed"], 0, "{spent}");
     assert!(api.get(&format!("{PODS}/a")).await.ok(200)["metadata"]["deletionTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn nobody_reaches_for_secrets_by_a_mirror_pod() {
+    let api = Api::new().await;
+    let mut mirror = pod("a");
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": ""});
+    let made = api.post(PODS, &mirror).await.ok(201);
+    assert_eq!(made["spec"].get("serviceAccountName"), None, "{made}");
+    mirror["metadata"]["name"] = "b".into();
+    mirror["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+    let refused = api.post(PODS, &mirror).await.failure(403, "Forbidden");
+    assert_eq!(refused["message"], "pods \"b\" is forbidden: a mirror pod may not reference secrets");
 }
 
 #[tokio::test]

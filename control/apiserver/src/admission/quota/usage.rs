@@ -155,8 +155,7 @@ pub(super) fn counted(registry: &Registry, namespace: &str, resource: &str) -> Q
             "" => format!("/registry/core/{plural}/{namespace}/"),
             group => format!("/registry/{group}/{plural}/{namespace}/"),
         };
-        let page = registry.store.list(prefix.as_bytes(), None, 1, None);
-        let count = page.map_or(0, |page| u64::try_from(page.items.len()).unwrap_or(0) + page.remaining);
+        let count = registry.store.count(prefix.as_bytes(), None, None).unwrap_or(0);
         return ONE.saturating_mul(i64::try_from(count).unwrap_or(i64::MAX));
     }
     let plural = if resource.starts_with("services.") { "services" } else { "persistentvolumeclaims" };
