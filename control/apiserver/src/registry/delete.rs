@@ -139,7 +139,7 @@ fn plan(served: &Served, object: &Value, options: &DeleteOptions, now: Timestamp
         }
         let ends = meta::deletion_timestamp(object).unwrap_or(now);
         // A period beyond the end of time was cut: then its begin is not what is left of it.
-        let begun = ends.checked_sub(SignedDuration::from_secs(left)).unwrap_or(now);
+        let begun = ends.checked_sub(SignedDuration::from_secs(left)).unwrap_or(Timestamp::MIN);
         let created = meta::text(object, &["metadata", "creationTimestamp"]).parse().unwrap_or(begun);
         let begun = begun.max(created);
         set_deletion(&mut marked, begun, grace);

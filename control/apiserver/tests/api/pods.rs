@@ -141,7 +141,8 @@ async fn no_budget_is_spent_for_who_may_not_evict_or_means_another_pod() {
 async fn nobody_reaches_for_secrets_by_a_mirror_pod() {
     let api = Api::new().await;
     let mut mirror = pod("a");
-    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": ""});
+    mirror["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+    mirror["spec"]["nodeName"] = "n1".into();
     let made = api.post(PODS, &mirror).await.ok(201);
     assert_eq!(made["spec"].get("serviceAccountName"), None, "{made}");
     mirror["metadata"]["name"] = "b".into();
