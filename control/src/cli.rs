@@ -72,9 +72,20 @@ pub struct RunArgs {
     /// Seconds after which a watch ends at the earliest when its client names no time
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     pub min_request_timeout: u64,
+    /// Admission that is not done: DenyServiceExternalIPs refuses Services that name external addresses, by which
+    /// whoever may write Services takes over any address
+    #[arg(long, value_enum, value_name = "PLUGIN[,PLUGIN]", value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<AdmissionPlugin>,
     /// Form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Admission that can be switched off, by upstream's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AdmissionPlugin {
+    #[value(name = "DenyServiceExternalIPs")]
+    DenyServiceExternalIPs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -158,6 +169,10 @@ const DNS_OFFSET: u128 = 10;
 // === impl RunArgs ===
 
 impl RunArgs {
+    pub fn disables(&self, plugin: AdmissionPlugin) -> bool {
+        self.disable_admission_plugins.contains(&plugin)
+    }
+
     /// Says what cannot work together.
     pub fn check(&self) -> Result<(), String> {
         one_per_family("--advertise-address", self.advertise_address.iter().map(IpAddr::is_ipv4))?;

@@ -19,7 +19,7 @@ use xebec_apiserver::{ApiServer, ApiServerConfig, Tokens};
 use xebec_controllers::ControllersConfig;
 use xebec_store::{EngineConfig, Store};
 
-use crate::cli::RunArgs;
+use crate::cli::{AdmissionPlugin, RunArgs};
 use crate::data_dir::DataDir;
 use crate::pki::Pki;
 use crate::server::{self, Handler, Limits, ResponseBody};
@@ -202,6 +202,7 @@ fn api_config(arguments: &RunArgs, pki: &Pki, port: u16) -> Result<ApiServerConf
         dns_addresses: arguments.dns_addresses(),
         cluster_domain: arguments.cluster_domain.clone(),
         tokens: Arc::new(tokens),
+        service_external_ips: arguments.disables(AdmissionPlugin::DenyServiceExternalIPs),
         kubelet_tls: Some(Arc::new(tls::kubelet_client(pki)?)),
         requests: arguments.request_limits(),
     })
