@@ -99,6 +99,13 @@ pub struct RunArgs {
     pub log_format: LogFormat,
 }
 
+/// Admission that can be switched off, by upstream's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AdmissionPlugin {
+    #[value(name = "DenyServiceExternalIPs")]
+    DenyServiceExternalIPs,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,
@@ -199,6 +206,10 @@ const SHORTEST_SIGNING: Duration = Duration::from_secs(10);
 // === impl RunArgs ===
 
 impl RunArgs {
+    pub fn disables(&self, plugin: AdmissionPlugin) -> bool {
+        self.disable_admission_plugins.contains(&plugin)
+    }
+
     /// Says what cannot work together.
     pub fn check(&self) -> Result<(), String> {
         one_per_family("--advertise-address", self.advertise_address.iter().map(IpAddr::is_ipv4))?;

@@ -21,7 +21,7 @@ use xebec_apiserver::{ApiServer, ApiServerConfig, Tokens};
 use xebec_controllers::ControllersConfig;
 use xebec_store::{EngineConfig, Store};
 
-use crate::cli::RunArgs;
+use crate::cli::{AdmissionPlugin, RunArgs};
 use crate::data_dir::DataDir;
 use crate::pki::Pki;
 use crate::server::{self, Handler, Limits, ResponseBody};

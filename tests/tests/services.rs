@@ -140,6 +140,7 @@ async fn api_server() -> Result<ApiServer> {
         dns_addresses: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
+        service_external_ips: false,
         kubelet_tls: None,
         requests: RequestLimits::default(),
     };

@@ -59,6 +59,7 @@ fn config(port: u16) -> Result<ApiServerConfig, Failure> {
         dns_addresses: vec!["10.96.0.10".parse()?, "fd00:10:96::a".parse()?],
         cluster_domain: "cluster.local".into(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
+        service_external_ips: false,
         kubelet_tls: None,
         requests: RequestLimits::default(),
     })

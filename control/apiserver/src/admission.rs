@@ -10,6 +10,7 @@ use crate::registry::{Cx, Served};
 use crate::status::ApiError;
 
 mod demand;
+mod external_ips;
 mod limit_ranger;
 mod node_restriction;
 mod pod_security;
@@ -59,6 +60,7 @@ pub(crate) fn mutate(cx: &Cx<'_>, admit: &Admit<'_>, object: &mut Value) {
 /// Refuses what must not be; `object` is the one to be written, or the one to be deleted.
 pub(crate) fn validate(cx: &Cx<'_>, admit: &Admit<'_>, object: &Value) -> Result<(), ApiError> {
     node_restriction::validate(cx, admit, object)?;
+    external_ips::validate(cx, admit, object)?;
     limit_ranger::validate(cx, admit, object)?;
     pod_security::validate(cx, admit, object)
 }

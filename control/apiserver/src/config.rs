@@ -28,6 +28,9 @@ pub struct ApiServerConfig {
     /// `cluster.local` unless configured otherwise.
     pub cluster_domain: String,
     pub tokens: Arc<Tokens>,
+    /// Whether Services may name external addresses. Who may write Services could take over any address by them
+    /// (CVE-2020-8554), so nobody may unless this is said.
+    pub service_external_ips: bool,
     /// How to talk to kubelets: our client certificate, whom to trust. Without it logs are refused.
     pub kubelet_tls: Option<Arc<rustls::ClientConfig>>,
     pub requests: RequestLimits,

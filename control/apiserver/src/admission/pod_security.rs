@@ -1,7 +1,8 @@
 //! Pod Security: what pods of a namespace may ask of their node, by the labels of the namespace.
 //!
 //! In: new pods and workloads, the namespace's levels. Out: 403 for pods beyond the enforced level, warnings for pods
-//! and workloads beyond the level that warns. Absent: exemptions; the audit level, which has no log to go to.
+//! and workloads beyond the level that warns, lines in the server's own log for those beyond the level that records.
+//! Absent: exemptions.
 
 use serde_json::Value;
 
@@ -11,27 +12,13 @@ use crate::registry::Cx;
 use crate::status::ApiError;
 
 mod baseline;
+mod namespace;
 mod pod;
+mod policy;
 mod restricted;
 
 use pod::Pod;
-
-const PREFIX: &str = "pod-security.kubernetes.io/";
-
-/// How much a pod may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Privileged,
-    Baseline,
-    Restricted,
-}
-
-/// A level at a version of the policy; `None` is the latest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Policy {
-    level: Level,
-    minor: Option<u32>,
-}
+use policy::{Level, Mode, Policy};
 
 /// A rule that a pod breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +33,7 @@ pub(super) fn validate(cx: &Cx<'_>, admit: &Admit<'_>, object: &Value) -> Result
         return Ok(());
     }
     if admit.target() == ("", "namespaces", "") {
-        return Ok(());
+        return namespace::validate(cx, object, admit.old);
     }
     let Some(template) = template_of(admit, object) else { return Ok(()) };
     if admit.old.and_then(|old| template_of(admit, old)).is_some_and(|old| is_unchanged(&template, &old)) {
@@ -57,10 +44,19 @@ pub(super) fn validate(cx: &Cx<'_>, admit: &Admit<'_>, object: &Value) -> Result
     };
     let is_pod = admit.target().1 == "pods";
     let pod = Pod::new(&template.metadata, &template.spec);
-    if is_pod && let Some(told) = breaks(&policy(&namespace, "enforce"), &pod) {
-        return Err(admit.refuse(format!("violates PodSecurity {told}")));
+    let refused = match breaks(&policy::of(&namespace, Mode::Enforce), &pod) {
+        Some(told) if is_pod => Some(format!("violates PodSecurity {told}")),
+        _ => None,
+    };
+    if let Some(told) = breaks(&policy::of(&namespace, Mode::Audit), &pod) {
+        let (user, resource) = (&cx.user.name, admit.served.resource.group_resource());
+        let (namespace, name) = (meta::namespace(object), admit.name);
+        tracing::info!(user, resource, namespace, name, "would violate PodSecurity {told}");
     }
-    if let Some(told) = breaks(&policy(&namespace, "warn"), &pod) {
+    if let Some(why) = refused {
+        return Err(admit.refuse(why));
+    }
+    if let Some(told) = breaks(&policy::of(&namespace, Mode::Warn), &pod) {
         cx.warn(format!("would violate PodSecurity {told}"));
     }
     Ok(())
@@ -93,30 +89,12 @@ fn is_unchanged(new: &Template, old: &Template) -> bool {
     new.spec == old.spec && annotations(new) == annotations(old)
 }
 
-/// The level a namespace asks for in a mode; a label that cannot be read restricts, as upstream has it.
-fn policy(namespace: &Value, mode: &str) -> Policy {
-    let label = |key: String| meta::text(namespace, &["metadata", "labels", &key]).to_owned();
-    let level = match label(format!("{PREFIX}{mode}")).as_str() {
-        "" | "privileged" => Level::Privileged,
-        "baseline" => Level::Baseline,
-        _ => Level::Restricted,
-    };
-    let version = label(format!("{PREFIX}{mode}-version"));
-    Policy { level, minor: version.strip_prefix("v1.").and_then(|minor| minor.parse().ok()) }
-}
-
 /// What a pod breaks, as upstream tells it.
 fn breaks(policy: &Policy, pod: &Pod<'_>) -> Option<String> {
     let violations = violations(policy, pod);
     if violations.is_empty() {
         return None;
     }
-    let level = match policy.level {
-        Level::Privileged => "privileged",
-        Level::Baseline => "baseline",
-        Level::Restricted => "restricted",
-    };
-    let version = policy.minor.map_or_else(|| "latest".to_owned(), |minor| format!("v1.{minor}"));
     let told: Vec<String> = violations
         .into_iter()
         .map(|violation| {
@@ -127,7 +105,7 @@ fn breaks(policy: &Policy, pod: &Pod<'_>) -> Option<String> {
             }
         })
         .collect();
-    Some(format!("{:?}: {}", format!("{level}:{version}"), told.join(", ")))
+    Some(format!("{:?}: {}", policy.to_string(), told.join(", ")))
 }
 
 fn violations(policy: &Policy, pod: &Pod<'_>) -> Vec<Violation> {

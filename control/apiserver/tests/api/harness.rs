@@ -169,6 +169,7 @@ fn config() -> ApiServerConfig {
         dns_addresses: vec!["10.96.0.10".parse().expect("valid"), "fd00:10:96::a".parse().expect("valid")],
         cluster_domain: "cluster.local".into(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
+        service_external_ips: false,
         kubelet_tls: None,
         requests: RequestLimits::default(),
     }

@@ -133,3 +133,32 @@ async fn pods_keep_to_the_level_of_their_namespace() {
     assert_eq!(made.code, 201);
     assert!(made.warnings().iter().any(|warning| warning.contains("would violate PodSecurity")), "{made:?}");
 }
+
+#[tokio::test]
+async fn labels_of_a_namespace_say_a_policy_and_what_it_finds_is_told() {
+    let api = Api::new().await;
+    let level = |level: &str| json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": level}}});
+    let refused = api.patch(NAMESPACE, MERGE, &level("strict")).await.failure(422, "Invalid");
+    assert_eq!(
+        refused["details"]["causes"][0]["field"], "metadata.labels[pod-security.kubernetes.io/enforce]",
+        "{refused}"
+    );
+    let mut made = json!({"metadata": {"name": "other"}});
+    made["metadata"]["labels"] = level("strict")["metadata"]["labels"].clone();
+    api.post("/api/v1/namespaces", &made).await.failure(422, "Invalid");
+    for (name, host) in [("a", true), ("b", true), ("c", false)] {
+        let mut pod = pod(name, &json!({}));
+        pod["spec"]["hostNetwork"] = host.into();
+        api.post(PODS, &pod).await.ok(201);
+    }
+    let stricter = api.patch(NAMESPACE, MERGE, &level("baseline")).await;
+    assert_eq!(stricter.code, 200);
+    let warnings = stricter.warnings().join("\n");
+    assert!(
+        warnings
+            .contains("existing pods in namespace \\\"default\\\" violate the new PodSecurity enforce level"),
+        "{warnings}"
+    );
+    assert!(warnings.contains("a (and 1 other pod): host namespaces"), "{warnings}");
+    assert_eq!(api.patch(NAMESPACE, MERGE, &level("privileged")).await.warnings(), Vec::<String>::new());
+}

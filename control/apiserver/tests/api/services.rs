@@ -90,6 +90,20 @@ async fn a_write_that_fails_takes_nothing() {
 }
 
 #[tokio::test]
+async fn nobody_takes_over_an_address() {
+    let api = Api::new().await;
+    let taken = service("a", &json!({"externalIPs": ["198.51.100.7"]}));
+    let refused = api.post(SERVICES, &taken).await.failure(403, "Forbidden");
+    assert_eq!(
+        refused["message"],
+        "services \"a\" is forbidden: Use of external IPs is denied by admission control."
+    );
+    api.post(SERVICES, &service("a", &json!({}))).await.ok(201);
+    let change = json!({"spec": {"externalIPs": ["198.51.100.7"]}});
+    api.patch(&format!("{SERVICES}/a"), MERGE, &change).await.failure(403, "Forbidden");
+}
+
+#[tokio::test]
 async fn a_restart_remembers_what_is_taken() {
     let api = Api::new().await;
     let a = api.post(SERVICES, &service("a", &json!({"type": "NodePort"}))).await.ok(201);

@@ -154,6 +154,7 @@ fn api_config() -> ApiServerConfig {
         dns_addresses: Vec::new(),
         cluster_domain: "cluster.local".to_owned(),
         tokens: Arc::new(Tokens { issuer: TokenIssuer::new(issuer, key), verifier }),
+        service_external_ips: false,
         kubelet_tls: None,
         requests: RequestLimits::default(),
     }

@@ -115,14 +115,3 @@ fn sentences_are_upstreams() {
          securityContext.seccompProfile.type to \"RuntimeDefault\" or \"Localhost\")"
     );
 }
-
-#[test]
-fn labels_say_level_and_version() {
-    let namespace = json!({"metadata": {"labels": {
-        "pod-security.kubernetes.io/enforce": "baseline", "pod-security.kubernetes.io/enforce-version": "v1.30",
-        "pod-security.kubernetes.io/warn": "nonsense",
-    }}});
-    assert_eq!(policy(&namespace, "enforce"), Policy { level: Level::Baseline, minor: Some(30) });
-    assert_eq!(policy(&namespace, "warn"), Policy { level: Level::Restricted, minor: None });
-    assert_eq!(policy(&json!({}), "enforce").level, Level::Privileged);
-}
