@@ -61,8 +61,8 @@ const WEEKDAY: Range =
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// Not five fields.
-    #[error("expected exactly 5 fields, found {0}")]
-    FieldCount(usize),
+    #[error("expected exactly 5 fields, found {}: [{}]", .0.len(), .0.join(" "))]
+    FieldCount(Vec<String>),
     /// Neither a number nor a name of the field.
     #[error("{field}: cannot read {text:?}")]
     Unreadable {
@@ -108,7 +108,7 @@ impl Schedule {
         }
         let fields: Vec<&str> = text.split_whitespace().collect();
         let [minutes, hours, days, months, weekdays] = fields.as_slice() else {
-            return Err(ScheduleError::FieldCount(fields.len()));
+            return Err(ScheduleError::FieldCount(fields.iter().map(|&field| field.to_owned()).collect()));
         };
         let (days, every_day) = read(days, &DAY)?;
         let (weekdays, every_weekday) = read(weekdays, &WEEKDAY)?;

@@ -22,6 +22,8 @@ pub struct Kubectl {
 #[derive(Debug)]
 pub struct Said {
     pub ok: bool,
+    /// The exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
     pub out: String,
     pub error: String,
 }
@@ -91,7 +93,8 @@ impl Kubectl {
         drop(stdin);
         let output = child.wait_with_output().expect("kubectl ends");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        Said { ok: output.status.success(), out: text(&output.stdout), error: text(&output.stderr) }
+        let (ok, code) = (output.status.success(), output.status.code());
+        Said { ok, code, out: text(&output.stdout), error: text(&output.stderr) }
     }
 
     /// Starts a call that goes on.
@@ -138,13 +141,13 @@ impl Kubectl {
         said.out
     }
 
-    /// Standard error of a call that must fail.
+    /// Standard error of a call that must fail, with the exit code that kubectl has for everything that goes wrong.
     ///
     /// # Panics
-    /// When it succeeds.
+    /// When it succeeds, or ends in another way.
     pub fn fails(&self, arguments: &[&str], input: &str) -> String {
         let said = self.run_with(arguments, input);
-        assert!(!said.ok, "kubectl {} succeeded: {}", arguments.join(" "), said.out);
+        assert_eq!(said.code, Some(1), "kubectl {}: {} {}", arguments.join(" "), said.out, said.error);
         said.error
     }
 
@@ -155,5 +158,27 @@ impl Kubectl {
     pub fn json(&self, arguments: &[&str]) -> Value {
         let arguments = [arguments, &["-o", "json"]].concat();
         serde_json::from_str(&self.ok(&arguments)).expect("kubectl prints JSON")
+    }
+}
+
+/// The lines of what kubectl prints for people, each word one blank from the next.
+pub fn squeezed(text: &str) -> Vec<String> {
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// Checks that lines stand in a text in this order, others between them. One that ends with `…` may go on.
+///
+/// # Panics
+/// When one does not.
+#[track_caller]
+pub fn shows(text: &str, wanted: &[&str]) {
+    let lines = squeezed(text);
+    let mut rest = lines.iter();
+    for line in wanted {
+        let found = rest.any(|found| match line.strip_suffix('…') {
+            Some(start) => found.starts_with(start),
+            None => found == line,
+        });
+        assert!(found, "{line:?} is missing, or stands too early:\n{text}");
     }
 }

@@ -121,6 +121,17 @@ fn write_chart(folder: &Path) {
          helm.sh/hook: pre-install,pre-upgrade\n    helm.sh/hook-delete-policy: before-hook-creation\n\
          data: {flag: \"{{ .Values.flag }}\"}\n",
     );
+    // A test that nobody runs: who judges it plays the kubelet.
+    write(
+        "templates/test.yaml",
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: \"{{ .Release.Name }}-test\"\n  annotations: {helm.sh/hook: test}\n\
+         spec: {restartPolicy: Never, containers: [{name: t, image: busybox, command: [\"true\"]}]}\n",
+    );
+    write(
+        "templates/end.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: \"{{ .Release.Name }}-end\"\n  annotations: \
+         {helm.sh/hook: post-delete}\ndata: {flag: \"{{ .Values.flag }}\"}\n",
+    );
 }
 
 #[tokio::test]
@@ -130,26 +141,73 @@ async fn charts_with_definitions_and_hooks_come_and_go() {
     let chart = control.folder().join("chart");
     write_chart(&chart);
     let chart = chart.to_str().expect("text").to_owned();
-    let helm = |arguments: &[&str]| {
+    let run = |arguments: &[&str]| {
         let output = Command::new(&program)
             .args(arguments)
             .env("KUBECONFIG", control.kubeconfig())
             .env("HOME", control.folder())
             .output()
             .expect("helm starts");
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "helm {}: {error}", arguments.join(" "));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let helm = |arguments: &[&str]| {
+        let (code, out, error) = run(arguments);
+        assert_eq!(code, Some(0), "helm {}: {error}", arguments.join(" "));
+        out
     };
     let flag = || kubectl.ok(&["get", "ship", "one", "-o", "jsonpath={.spec.flag}"]);
     let hook = || kubectl.ok(&["get", "configmap", "one-hook", "-o", "jsonpath={.data.flag}"]);
     helm(&["install", "one", &chart, "--wait", "--timeout", "60s"]);
     assert_eq!((flag(), hook()), ("red".into(), "red".into()));
+    assert!(helm(&["status", "one"]).contains("STATUS: deployed"));
+    assert_eq!(kubectl.run(&["get", "pod", "one-test"]).code, Some(1), "tests are run when asked for");
+    for (phase, code) in [("Succeeded", 0), ("Failed", 1)] {
+        let judge = {
+            let kubectl = kubectl.clone();
+            std::thread::spawn(move || {
+                let waits = ["wait", "--for=create", "pod/one-test", "--timeout=60s"];
+                kubectl.ok(&waits);
+                let status = format!("{{\"status\":{{\"phase\":\"{phase}\"}}}}");
+                kubectl.ok(&[
+                    "patch",
+                    "pod",
+                    "one-test",
+                    "--subresource=status",
+                    "--type=merge",
+                    "-p",
+                    &status,
+                ]);
+            })
+        };
+        let (ended, out, error) = run(&["test", "one", "--timeout", "60s"]);
+        judge.join().expect("judged");
+        assert_eq!(ended, Some(code), "{out} {error}");
+        assert!(out.contains(&format!("Phase:          {phase}")), "{out}");
+        kubectl.ok(&["delete", "pod", "one-test", "--ignore-not-found"]);
+    }
     helm(&["upgrade", "one", &chart, "--set", "flag=blue", "--wait", "--timeout", "60s"]);
     assert_eq!((flag(), hook()), ("blue".into(), "blue".into()));
     helm(&["rollback", "one", "1", "--wait", "--timeout", "60s"]);
     assert_eq!(flag(), "red");
+    let history = helm(&["history", "one"]);
+    assert!(history.lines().count() == 4 && history.contains("Rollback to 1"), "{history}");
+    let bad = ["upgrade", "one", &chart, "--set", "flag=green", "--wait", "--timeout", "60s"];
+    let (code, _, error) = run(&bad);
+    assert_eq!(code, Some(1));
+    assert!(error.contains("spec.flag: Unsupported value: \"green\""), "{error}");
+    assert_eq!(flag(), "red", "what is refused changes nothing");
+    assert!(helm(&["status", "one"]).contains("STATUS: failed"));
+    helm(&["rollback", "one", "3", "--wait", "--timeout", "60s"]);
+    assert!(helm(&["status", "one"]).contains("STATUS: deployed"));
     helm(&["uninstall", "one", "--wait", "--timeout", "60s"]);
     assert_eq!(kubectl.run(&["get", "ships"]).error, "No resources found in default namespace.");
+    assert_eq!(
+        kubectl.ok(&["get", "configmap", "one-end", "-o", "jsonpath={.data.flag}"]),
+        "red",
+        "after the end"
+    );
+    assert!(kubectl.ok(&["get", "crd", "-o", "name"]).contains("ships.example.com"), "definitions stay");
 }
 
 #[tokio::test]

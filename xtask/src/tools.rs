@@ -43,6 +43,8 @@ const KUBECTL_WHEEL_SHA256: &str = include_str!("../pins/kubectl-wheel.sha256");
 /// The PyPI package that carries the published Kubernetes 1.37 OpenAPI definitions.
 const SCHEMA_PACKAGE: &str = "kubernetes-validate==1.37.0";
 const SCHEMA_WHEEL_SHA256: &str = include_str!("../pins/schema-wheel.sha256");
+/// The Python client with what it imports, each with its digests.
+const PYTHON_CLIENT_PINS: &str = include_str!("../pins/python-client.txt");
 const SCHEMA_FILE: &str = "kubernetes_validate/kubernetes-json-schema/v1.37.0-local/_definitions.json";
 
 // === impl Tool ===
@@ -123,6 +125,24 @@ impl Tools {
         let mut definitions = Vec::new();
         file.read_to_end(&mut definitions)?;
         Ok(definitions)
+    }
+
+    /// A folder from which Python imports the Python client and all it needs; why not, where that cannot be.
+    pub fn python_client(&self) -> Result<PathBuf> {
+        let python = in_path("python3").context("there is no python3 in PATH")?;
+        let dir = self.dir.join("python-client-37");
+        let stamp = dir.join(".installed");
+        if !stamp.exists() {
+            fs::create_dir_all(&dir)?;
+            let pins = dir.join("requirements.txt");
+            fs::write(&pins, PYTHON_CLIENT_PINS)?;
+            let mut pip = cmd(python, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+            pip.args(["--no-deps", "--only-binary=:all:", "--require-hashes", "--upgrade", "--target"]);
+            output(pip.arg(&dir).arg("--requirement").arg(&pins))
+                .context("fetching the Python client from PyPI")?;
+            fs::write(&stamp, "")?;
+        }
+        Ok(dir)
     }
 
     fn fetch_kubectl(&self, dir: &Path) -> Result<()> {

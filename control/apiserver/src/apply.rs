@@ -6,6 +6,7 @@
 
 mod compare;
 mod field_set;
+mod last_applied;
 mod managers;
 mod merge;
 mod shape;

@@ -14,7 +14,7 @@ use crate::field_error::FieldError;
 use crate::health;
 use crate::kinds::Verb;
 use crate::list::{self, Listing};
-use crate::negotiate::Output;
+use crate::negotiate::{Output, SchemaOutput};
 use crate::openapi;
 use crate::options::{DeleteOptions, ListOptions, Query, WriteOptions};
 use crate::registry::delete::{self, Deleted};
@@ -55,6 +55,9 @@ pub(crate) async fn dispatch(
     // A Namespace is not in a namespace: its path only looks as if.
     let namespace = info.namespace.as_deref().filter(|_| served.resource.namespaced);
     if let Some(warning) = served.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+        cx.warn(warning);
+    }
+    if let Some(warning) = served.resource.deprecation() {
         cx.warn(warning);
     }
     let call = Call { cx, served: &served, namespace, info, query };
@@ -135,14 +138,11 @@ fn non_resource(
             if let Some(answer) = discovery::respond(&catalog, path, headers) {
                 return answer;
             }
-            if path == openapi::V2 {
-                // Spoken in JSON only; some clients know only the encoding of protocol buffers.
-                Output::negotiate(headers)?;
+            let Some(document) = openapi::document(&catalog, path)? else { return Ok(not_found_page()) };
+            if path == openapi::V2 && SchemaOutput::negotiate(headers)? == SchemaOutput::Protobuf {
+                return Ok(openapi::respond_protobuf(&document));
             }
-            match openapi::document(&catalog, path)? {
-                Some(document) => document,
-                None => return Ok(not_found_page()),
-            }
+            document
         }
     };
     Ok(json_response(StatusCode::OK, &document))

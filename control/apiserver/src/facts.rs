@@ -133,8 +133,7 @@ impl Filter {
         let own = served.custom.iter().flat_map(|custom| custom.selectable.iter().cloned().map(Cow::Owned));
         let paths: Vec<Cow<'static, str>> =
             known.iter().map(|path| Cow::Borrowed(*path)).chain(own).collect();
-        let labels = Selector::parse(labels)
-            .map_err(|error| ApiError::bad_request(format!("unable to parse requirement: {error}")))?;
+        let labels = Selector::parse(labels).map_err(|error| ApiError::bad_request(error.to_string()))?;
         let mut fields =
             FieldSelector::parse(fields).map_err(|error| ApiError::bad_request(error.to_string()))?;
         for term in &mut fields.terms {

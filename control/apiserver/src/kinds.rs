@@ -136,6 +136,17 @@ impl Resource {
     pub fn allows(&self, verb: Verb) -> bool {
         self.verbs.contains(&verb)
     }
+
+    /// What whoever uses a deprecated kind is told.
+    pub fn deprecation(&self) -> Option<&'static str> {
+        match (&*self.gvk.group, &*self.gvk.version, &*self.gvk.kind) {
+            ("", "v1", "ComponentStatus") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+            ("", "v1", "Endpoints") => {
+                Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
+            }
+            _ => None,
+        }
+    }
 }
 
 // === the rows of the tables ===

@@ -5,6 +5,7 @@
 use http::{HeaderMap, header};
 
 use crate::codec::{self, Format};
+use crate::openapi;
 use crate::status::ApiError;
 
 /// How objects are answered.
@@ -23,6 +24,13 @@ pub(crate) enum Output {
 pub(crate) enum DiscoveryOutput {
     Aggregated { version: &'static str },
     Legacy,
+}
+
+/// How the document of OpenAPI v2 is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SchemaOutput {
+    Json,
+    Protobuf,
 }
 
 /// One element of the header.
@@ -78,6 +86,22 @@ impl DiscoveryOutput {
                 }
                 _ => None,
             }
+        });
+        spoken.ok_or_else(|| ApiError::not_acceptable("application/json"))
+    }
+}
+
+// === impl SchemaOutput ===
+
+impl SchemaOutput {
+    pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let text = text(headers);
+        if text.trim().is_empty() {
+            return Ok(Self::Json);
+        }
+        let spoken = ranges(&text).into_iter().find_map(|range| match range.essence {
+            openapi::V2_PROTOBUF | openapi::V2_PROTOBUF_FORMERLY => Some(Self::Protobuf),
+            _ => (range.format()? == Format::Json).then_some(Self::Json),
         });
         spoken.ok_or_else(|| ApiError::not_acceptable("application/json"))
     }
@@ -156,6 +180,20 @@ mod tests {
         assert_eq!(output("*/*"), Ok(json));
         assert_eq!(output("application/json;q=0.1,application/yaml;q=0.9"), Ok(Output::Object(Format::Yaml)));
         assert_eq!(output("application/vnd.kubernetes.protobuf"), Err(406));
+    }
+
+    #[test]
+    fn the_schema_comes_in_protocol_buffers_to_who_asks_for_them() {
+        let schema = |accept: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().expect("a header"));
+            SchemaOutput::negotiate(&headers).map_err(|error| error.code().as_u16())
+        };
+        for name in [openapi::V2_PROTOBUF, openapi::V2_PROTOBUF_FORMERLY] {
+            assert_eq!(schema(name), Ok(SchemaOutput::Protobuf));
+        }
+        assert_eq!(schema("*/*"), Ok(SchemaOutput::Json));
+        assert_eq!(schema("application/vnd.kubernetes.protobuf"), Err(406));
     }
 
     #[test]

@@ -1,20 +1,27 @@
 //! `/openapi/v2` and `/openapi/v3`: what is served, and what its objects are made of.
 //!
-//! In: the table of kinds, the published definitions. Out: the one document of v2; of v3 the index and a document per
-//! group and version. Absent: v2 in the encoding of protocol buffers.
+//! In: the table of kinds, the published definitions. Out: the one document of v2, in JSON or Protocol Buffers; of v3 the
+//! index and a document per group and version.
 
+use http::{HeaderValue, Response, header};
 use serde_json::{Map, Value, json};
 
+use crate::body::{self, Body};
 use crate::kinds::{Resource, Verb};
 use crate::registry::Served;
 use crate::registry::catalog::Catalog;
 use crate::status::ApiError;
 use crate::version::GIT_VERSION;
 
+mod binary;
 mod custom;
 mod schemas;
 
 pub(crate) const V2: &str = "/openapi/v2";
+/// The media type of v2 in Protocol Buffers.
+pub(crate) const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What kubectl calls it.
+pub(crate) const V2_PROTOBUF_FORMERLY: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const V3: &str = "/openapi/v3";
 const PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 
@@ -43,6 +50,14 @@ pub(crate) fn document(kinds: &Catalog, path: &str) -> Result<Option<Value>, Api
         "openapi": "3.0.0", "info": info(), "paths": paths(served, parameter_v3),
         "components": { "schemas": schemas },
     })))
+}
+
+/// An answer with the document of v2 in Protocol Buffers.
+pub(crate) fn respond_protobuf(document: &Value) -> Response<Body> {
+    let mut response = Response::new(body::full(binary::encode(document)));
+    let media_type = HeaderValue::from_static(V2_PROTOBUF);
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
 }
 
 fn v2(kinds: &Catalog) -> Result<Value, ApiError> {

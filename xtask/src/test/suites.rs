@@ -240,6 +240,11 @@ impl Environment {
             let folders = std::env::split_paths(&path).chain(folder);
             variables.push(("PATH".to_owned(), std::env::join_paths(folders)?.into()));
         }
+        match tools.python_client() {
+            Ok(folder) => variables.push(("XEBEC_PYTHON_CLIENT".to_owned(), folder)),
+            // Its suite says that it was skipped.
+            Err(error) => eprintln!("no Python client: {error:#}"),
+        }
         if soak {
             variables.push(("XEBEC_SOAK".to_owned(), "1".into()));
         }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::compare::{self, compare};
 use super::field_set::FieldSet;
-use super::{merge, shape};
+use super::{last_applied, merge, shape};
 use crate::meta;
 use crate::schema::{Definition, Schema};
 
@@ -93,11 +93,12 @@ pub(crate) fn apply(
 ) -> Result<Value, Vec<Conflict>> {
     let mut entries = read(live);
     let mut wanted = shape::fields_of(schema, definition, config);
+    // With the fields that are in no record, such as the name: they hold what is around them.
+    let mut owned = wanted.clone();
     compare::strip(&mut wanted);
     reset(&mut wanted, &who.subresource);
     let place = position(&mut entries, who);
     let last = std::mem::replace(&mut entries[place].fields, wanted.clone());
-    let mut owned = FieldSet::default();
     entries.iter().for_each(|entry| owned.union(&entry.fields));
     let merged = merge::merge(schema, definition, live, config);
     let gone = merge::abandoned(&last, &owned);
@@ -107,13 +108,16 @@ pub(crate) fn apply(
     let mut changed = delta.added;
     changed.union(&delta.modified);
     reset(&mut changed, &who.subresource);
+    let handed_over = last_applied::unchanged(schema, definition, live, who);
     let mut conflicts = Vec::new();
     for entry in entries.iter_mut().filter(|entry| entry.who != *who) {
         let taken = entry.fields.intersection(&changed);
-        let paths = taken.paths().into_iter();
-        conflicts.extend(paths.map(|path| Conflict { owner: entry.who.shown(), path }));
         entry.fields.subtract(&taken);
         entry.fields.subtract(&delta.removed);
+        let mut contested = taken;
+        contested.subtract(&handed_over);
+        let paths = contested.paths().into_iter();
+        conflicts.extend(paths.map(|path| Conflict { owner: entry.who.shown(), path }));
     }
     if !force && !conflicts.is_empty() {
         return Err(conflicts);
@@ -123,6 +127,7 @@ pub(crate) fn apply(
         mine.time = meta::time(now);
     }
     mine.who.api_version.clone_from(&who.api_version);
+    last_applied::follow(&mut new, config, who);
     write(&mut new, entries);
     Ok(new)
 }

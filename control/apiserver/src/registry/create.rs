@@ -71,16 +71,12 @@ pub(crate) async fn insert(
     ownership: Ownership<'_>,
 ) -> Result<Stored, ApiError> {
     let (Ownership::Writer(options) | Ownership::Recorded(options)) = ownership;
-    let recorded = match ownership {
-        Ownership::Writer(_) => None,
-        Ownership::Recorded(_) => meta::at(&object, &["metadata", "managedFields"]).cloned(),
-    };
     let generated = meta::name(&object).is_empty();
     let prefix = meta::text(&object, &["metadata", "generateName"]).to_owned();
     if generated && !prefix.is_empty() {
         meta::set(&mut object, &["metadata", "name"], Some(generate(&prefix).into()));
     }
-    prepare(cx, served, &mut object)?;
+    prepare(cx, served, &mut object, ownership)?;
     let mut errors = served.check_create(&object);
     errors.extend(strategy::of(&served.stored).check(cx, &object, None));
     if !errors.is_empty() {
@@ -89,13 +85,6 @@ pub(crate) async fn insert(
     let admitted = admission::validate(cx, &admit(cx, served, meta::name(&object)), &object);
     admitted?;
     let reservation = strategy::of(&served.stored).reserve(cx, &mut object, None)?;
-    match recorded {
-        Some(record) => meta::set(&mut object, &["metadata", "managedFields"], Some(record)),
-        None => {
-            let nothing = json!({ "metadata": {}, "spec": {}, "status": {} });
-            own_changes(cx, served, &nothing, &mut object, options)?;
-        }
-    }
     let charge = quota::charge(cx, &admit(cx, served, meta::name(&object)), &object).await?;
     let mut held = Held { reservation, charge };
     let mut attempt = 0;
@@ -208,12 +197,19 @@ pub(crate) fn check_namespace(
     Ok(())
 }
 
-/// Defaults, admission and the metadata that only the server writes.
-fn prepare(cx: &Cx<'_>, served: &Served, object: &mut Value) -> Result<(), ApiError> {
+/// Defaults, admission and the metadata that only the server writes. What admission and the strategy add is recorded as
+/// nobody's: who applies the object later may leave it out.
+fn prepare(
+    cx: &Cx<'_>,
+    served: &Served,
+    object: &mut Value,
+    ownership: Ownership<'_>,
+) -> Result<(), ApiError> {
     if !meta::resource_version(object).is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
     }
     let traits = served.traits();
+    let recorded = meta::at(object, &["metadata", "managedFields"]).cloned();
     let metadata = meta::metadata_mut(object);
     for field in
         ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink", "generation"]
@@ -229,6 +225,13 @@ fn prepare(cx: &Cx<'_>, served: &Served, object: &mut Value) -> Result<(), ApiEr
         meta::set(object, &["status"], first_status(served));
     }
     served.fill(object);
+    match ownership {
+        Ownership::Recorded(_) => meta::set(object, &["metadata", "managedFields"], recorded),
+        Ownership::Writer(options) => {
+            let nothing = json!({ "metadata": {}, "spec": {}, "status": {} });
+            own_changes(cx, served, &nothing, object, options)?;
+        }
+    }
     let name = meta::name(object).to_owned();
     admission::mutate(cx, &admit(cx, served, &name), object);
     strategy::of(&served.stored).prepare_create(cx, object)

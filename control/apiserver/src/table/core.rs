@@ -95,9 +95,9 @@ const POD_TEMPLATE: &[Column] = &[
 
 const QUOTA: &[Column] = &[
     NAME,
-    AGE,
     string("Request", "What is used and allowed of requests and objects."),
     string("Limit", "What is used and allowed of limits."),
+    AGE,
 ];
 
 const COMPONENT: &[Column] = &[
@@ -122,7 +122,7 @@ fn quota(view: &View<'_>) -> Vec<Value> {
         let text = format!("{name}: {}/{}", used.unwrap_or("0"), allowed.as_str().unwrap_or_default());
         if name.starts_with("limits") { limits.push(text) } else { requests.push(text) }
     }
-    vec![view.name(), view.age(), requests.join(", ").into(), limits.join(", ").into()]
+    vec![view.name(), requests.join(", ").into(), limits.join(", ").into(), view.age()]
 }
 
 fn component(view: &View<'_>) -> Vec<Value> {

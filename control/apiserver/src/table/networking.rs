@@ -59,8 +59,8 @@ pub(super) fn layout(kind: &str) -> Option<Layout> {
             },
         },
         "IPAddress" => Layout {
-            columns: const { &[NAME, string("ParentRef", "The object that has the address."), AGE] },
-            cells: |view| vec![view.name(), parent(view).into(), view.age()],
+            columns: const { &[NAME, string("ParentRef", "The object that has the address.")] },
+            cells: |view| vec![view.name(), parent(view).into()],
         },
         _ => return None,
     })

@@ -39,6 +39,8 @@ pub(super) fn of_workload(spec: &Field<'_>, owner: &str, errors: &mut Errors) {
     let selector = spec.child("selector");
     if !selector.is_set() {
         errors.required(&selector, "");
+        // Nothing is selected by a selector that is not there.
+        template_is_missed(spec, errors);
         return;
     }
     label_selector(&selector, errors);
@@ -51,16 +53,20 @@ pub(super) fn of_workload(spec: &Field<'_>, owner: &str, errors: &mut Errors) {
 
 /// Whether the labels of a template satisfy the selector beside it.
 pub(super) fn matches_template(spec: &Field<'_>, errors: &mut Errors) {
-    let (selector, template) = (spec.child("selector"), spec.child("template"));
+    let selector = spec.child("selector");
+    let labels = spec.value().pointer("/template/metadata/labels").unwrap_or(&Value::Null);
+    match Selector::from_json(Some(selector.value())) {
+        Err(_) => errors.invalid(&selector, "invalid label selector"),
+        Ok(parsed) if !parsed.matches(&labels) => template_is_missed(spec, errors),
+        Ok(_) => {}
+    }
+}
+
+fn template_is_missed(spec: &Field<'_>, errors: &mut Errors) {
+    let template = spec.child("template");
     let metadata = template.child("metadata");
     let labels = metadata.child("labels");
     let none = Value::Object(serde_json::Map::new());
     let shown = if labels.is_set() { labels.value() } else { &none };
-    match Selector::from_json(Some(selector.value())) {
-        Err(_) => errors.invalid(&selector, "invalid label selector"),
-        Ok(parsed) if !parsed.matches(&labels.value()) => {
-            errors.invalid(&labels.with(shown), "`selector` does not match template `labels`");
-        }
-        Ok(_) => {}
-    }
+    errors.invalid(&labels.with(shown), "`selector` does not match template `labels`");
 }

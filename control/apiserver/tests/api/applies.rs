@@ -216,3 +216,74 @@ async fn what_an_application_refers_to_may_be_missing() {
     let jane = api.by("jane", &[]);
     jane.patch(&path, "application/apply-patch+yaml", &wanted).await.failure(404, "NotFound");
 }
+
+#[tokio::test]
+async fn the_record_can_be_corrected_and_cleared() {
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    let made = apply(&api, &path, "one", false, &map(&json!({"k": "1", "l": "2"}))).await.ok(201);
+    let mut entry = owner(&made, "one").clone();
+    entry["manager"] = json!("other");
+    let moved = api.patch(&path, MERGE, &json!({"metadata": {"managedFields": [entry]}})).await.ok(200);
+    assert_eq!(owner(&moved, "other")["fieldsV1"], json!({"f:data": {"f:k": {}, "f:l": {}}}));
+    assert_eq!(moved["metadata"]["managedFields"].as_array().map(Vec::len), Some(1), "{moved}");
+    let dropped = apply(&api, &path, "other", false, &map(&json!({"k": "1"}))).await.ok(200);
+    assert_eq!(dropped["data"], json!({"k": "1"}), "the new owner drops what the old one set");
+    let kept = api.patch(&path, MERGE, &json!({"metadata": {"managedFields": []}})).await.ok(200);
+    assert_eq!(version(&kept), version(&dropped), "no record is no correction");
+    let cleared = api.patch(&path, MERGE, &json!({"metadata": {"managedFields": [{}]}})).await.ok(200);
+    assert_eq!(cleared["metadata"].get("managedFields"), None);
+}
+
+#[tokio::test]
+async fn kubectl_takes_over_what_it_applied_by_itself() {
+    const LAST: &str = "kubectl.kubernetes.io/last-applied-configuration";
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    let mut own = map(&json!({"k": "1", "theirs": "1"}));
+    own["metadata"]["annotations"] = json!({LAST: map(&json!({"k": "1", "theirs": "1"})).to_string()});
+    api.post(&format!("{MAPS}?fieldManager=kubectl-client-side-apply"), &own).await.ok(201);
+    api.patch(&format!("{path}?fieldManager=them"), MERGE, &json!({"data": {"theirs": "2"}})).await.ok(200);
+    let wanted = map(&json!({"k": "9"}));
+    let refused = apply(&api, &path, "somebody", false, &wanted).await;
+    refused.failure(409, "Conflict");
+    let refused = apply(&api, &path, "kubectl", false, &map(&json!({"k": "9", "theirs": "9"}))).await;
+    let status = refused.failure(409, "Conflict");
+    assert_eq!(
+        status["message"], "Apply failed with 1 conflict: conflict with \"them\" using v1: .data.theirs",
+        "what was changed since is not its own"
+    );
+    let taken = apply(&api, &path, "kubectl", false, &wanted).await.ok(200);
+    assert_eq!(taken["data"], json!({"k": "9", "theirs": "2"}));
+    let last = taken["metadata"]["annotations"][LAST].as_str().expect("kept");
+    let last: Value = serde_json::from_str(last).expect("JSON");
+    assert_eq!(last["data"], json!({"k": "9"}), "the annotation follows");
+}
+
+#[tokio::test]
+async fn what_is_dropped_from_the_metadata_goes_alone() {
+    let api = Api::new().await;
+    let path = format!("{MAPS}/a");
+    let mut labelled = map(&json!({"k": "1"}));
+    labelled["metadata"]["labels"] = json!({"a": "1"});
+    labelled["metadata"]["annotations"] = json!({"b": "2"});
+    apply(&api, &path, "one", false, &labelled).await.ok(201);
+    let dropped = apply(&api, &path, "one", false, &map(&json!({"k": "1"}))).await.ok(200);
+    assert_eq!((&dropped["metadata"]["name"], dropped["metadata"].get("labels")), (&json!("a"), None));
+    assert_eq!(dropped["metadata"].get("annotations"), None);
+    assert!(dropped["metadata"]["uid"].is_string() && dropped["metadata"]["creationTimestamp"].is_string());
+}
+
+#[tokio::test]
+async fn what_the_server_adds_to_a_new_object_is_nobodys() {
+    let api = Api::new().await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let made = api.post("/api/v1/namespaces/default/pods?fieldManager=one", &pod).await.ok(201);
+    assert!(made["spec"]["tolerations"].is_array(), "{made}");
+    let owned = owner(&made, "one")["fieldsV1"]["f:spec"].clone();
+    assert!(owned.get("f:containers").is_some() && owned.get("f:dnsPolicy").is_some(), "{owned}");
+    for added in ["f:tolerations", "f:priority", "f:preemptionPolicy"] {
+        assert_eq!(owned.get(added), None, "{added}");
+    }
+}

@@ -16,7 +16,7 @@ const MAX_COPIED: usize = crate::body::MAX_BODY;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum OperationError {
     #[error("{0}")]
-    Failed(#[from] PatchError),
+    Failed(String),
     #[error(
         "Unable to complete the copy, the accumulated size increase of copy is {size}, exceeding the limit {limit}"
     )]
@@ -30,12 +30,42 @@ pub(super) fn apply(mut value: Value, operations: &[PatchOperation]) -> Result<V
     let mut copied = 0;
     for (index, operation) in operations.iter().enumerate() {
         check(&value, index, operation, &mut copied)?;
-        json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation)).map_err(|mut error| {
-            error.operation = index;
-            error
-        })?;
+        if asks_for_nothing(operation, &value) {
+            continue;
+        }
+        json_patch::patch_unsafe(&mut value, std::slice::from_ref(operation))
+            .map_err(|error| OperationError::Failed(words(operation, &error)))?;
     }
     Ok(value)
+}
+
+/// A test for `null` of a field that is not there: clients make sure in this way that nobody has set it.
+fn asks_for_nothing(operation: &PatchOperation, value: &Value) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let path = test.path.as_str();
+    let parent = path.rsplit_once('/').and_then(|(parent, _)| value.pointer(parent));
+    test.value.is_null() && parent.is_some_and(Value::is_object) && value.pointer(path).is_none()
+}
+
+/// Why an operation failed, in the words that clients look for.
+fn words(operation: &PatchOperation, error: &PatchError) -> String {
+    let path = error.path.as_str();
+    let key = path.rsplit('/').next().unwrap_or_default();
+    match operation {
+        PatchOperation::Test(_) => format!("testing value {path} failed: test failed"),
+        PatchOperation::Remove(_) => {
+            format!(
+                "error in remove for path: '{path}': Unable to remove nonexistent key: {key}: missing value"
+            )
+        }
+        PatchOperation::Add(_) => {
+            format!("add operation does not apply: doc is missing path: {path:?}: missing value")
+        }
+        PatchOperation::Replace(_) => {
+            format!("replace operation does not apply: doc is missing key: {path}: missing value")
+        }
+        _ => error.to_string(),
+    }
 }
 
 fn check(
@@ -96,9 +126,31 @@ mod tests {
         assert_eq!(patched(json!({"a": 1}), operations), Ok(json!({"b": 2, "c": 1})));
         let failed = json!([{"op": "add", "path": "/b", "value": 1}, {"op": "remove", "path": "/c"}]);
         let told = patched(json!({}), failed).expect_err("there is no c");
-        assert!(told.contains("'/1'"), "{told}");
+        assert!(told.contains("path: '/c'"), "{told}");
         let nowhere = json!([{"op": "copy", "from": "/x", "path": "/b"}]);
         assert!(patched(json!({}), nowhere).is_err());
+    }
+
+    #[test]
+    fn failed_operations_are_told_in_the_words_clients_look_for() {
+        let fails = |body: &str| {
+            let operations = serde_json::from_str(body).expect("JSON");
+            patched(json!({"data": {"a": "1"}}), operations).expect_err("fails")
+        };
+        let told = |body: &str, words: &str| assert_eq!(fails(body), words);
+        told(r#"[{"op":"test","path":"/data/a","value":"2"}]"#, "testing value /data/a failed: test failed");
+        told(
+            r#"[{"op":"remove","path":"/data/z"}]"#,
+            "error in remove for path: '/data/z': Unable to remove nonexistent key: z: missing value",
+        );
+        told(
+            r#"[{"op":"replace","path":"/data/z","value":"1"}]"#,
+            "replace operation does not apply: doc is missing key: /data/z: missing value",
+        );
+        told(
+            r#"[{"op":"add","path":"/x/z","value":"1"}]"#,
+            "add operation does not apply: doc is missing path: \"/x/z\": missing value",
+        );
     }
 
     #[test]
