@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod containerd;
 pub mod control;
 pub mod fabric;
+pub mod fixture;
 pub mod history;
 pub mod image;
 pub mod kubectl;

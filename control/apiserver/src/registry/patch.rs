@@ -108,6 +108,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_there_is_null_to_a_test() {
+        let gvk = Gvk::new("", "v1", "ConfigMap");
+        let body = br#"[{"op":"test","path":"/metadata/finalizers","value":null},
+            {"op":"add","path":"/metadata/finalizers","value":["a"]}]"#;
+        let patch = Patch::parse("application/json-patch+json", body).expect("parses");
+        let first = patch.apply(&gvk, json!({"metadata": {}})).expect("applies").value;
+        assert_eq!(first, json!({"metadata": {"finalizers": ["a"]}}));
+        assert_eq!(patch.apply(&gvk, first).expect_err("somebody was first").code(), 422);
+        assert_eq!(patch.apply(&gvk, json!({})).expect_err("nothing to be in").code(), 422);
+    }
+
+    #[test]
     fn json_patches_are_bounded() {
         let operations = vec![json!({"op": "remove", "path": "/a"}); MAX_OPERATIONS + 1];
         let body = Value::from(operations).to_string();

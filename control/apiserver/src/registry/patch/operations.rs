@@ -132,6 +132,28 @@ mod tests {
     }
 
     #[test]
+    fn failed_operations_are_told_in_the_words_clients_look_for() {
+        let fails = |body: &str| {
+            let operations = serde_json::from_str(body).expect("JSON");
+            patched(json!({"data": {"a": "1"}}), operations).expect_err("fails")
+        };
+        let told = |body: &str, words: &str| assert_eq!(fails(body), words);
+        told(r#"[{"op":"test","path":"/data/a","value":"2"}]"#, "testing value /data/a failed: test failed");
+        told(
+            r#"[{"op":"remove","path":"/data/z"}]"#,
+            "error in remove for path: '/data/z': Unable to remove nonexistent key: z: missing value",
+        );
+        told(
+            r#"[{"op":"replace","path":"/data/z","value":"1"}]"#,
+            "replace operation does not apply: doc is missing key: /data/z: missing value",
+        );
+        told(
+            r#"[{"op":"add","path":"/x/z","value":"1"}]"#,
+            "add operation does not apply: doc is missing path: \"/x/z\": missing value",
+        );
+    }
+
+    #[test]
     fn copies_of_copies_end_at_the_limit() {
         let mut operations = vec![json!({"op": "add", "path": "/x", "value": ["y".repeat(1000)]})];
         operations.extend(vec![json!({"op": "copy", "from": "/x", "path": "/x/-"}); 100]);
