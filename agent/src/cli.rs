@@ -7,8 +7,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::join::JoinArgs;
 use crate::log::LogFormat;
 use crate::node::Thresholds;
+use crate::place::Told;
 
 /// Kubelet and service proxy of a node
 #[derive(Debug, Parser)]
@@ -33,23 +35,20 @@ pub enum Task {
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Name of the Node object
-    #[arg(long, env = "XEBEC_NODE_NAME", value_name = "NAME")]
-    pub node_name: String,
-    /// Credentials for the API server
-    #[arg(long, env = "XEBEC_KUBECONFIG", value_name = "FILE", default_value = "/etc/xebec/kubeconfig")]
-    pub kubeconfig: PathBuf,
-    /// Addresses of the node, at most one per family, the primary family first
-    #[arg(long, env = "XEBEC_NODE_IP", value_name = "IP[,IP]", value_delimiter = ',', required = true)]
-    pub node_ip: Vec<IpAddr>,
-    /// Interface towards the other nodes
-    #[arg(long, env = "XEBEC_UPLINK", value_name = "INTERFACE")]
-    pub uplink: String,
-    #[arg(long, value_name = "FILE", default_value = "/run/containerd/containerd.sock")]
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub join: JoinArgs,
+    #[arg(
+        long,
+        env = "XEBEC_CONTAINERD_SOCKET",
+        value_name = "FILE",
+        default_value = "/run/containerd/containerd.sock"
+    )]
     pub containerd_socket: PathBuf,
-    /// Pods' volumes and what must survive a boot
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/xebec")]
-    pub state_dir: PathBuf,
+    /// Namespace in containerd. Two kubelets of one machine need two
+    #[arg(long, env = "XEBEC_CONTAINERD_NAMESPACE", value_name = "NAME", default_value = "k8s.io")]
+    pub containerd_namespace: String,
     /// Pinned namespaces and what must not survive a boot
     #[arg(long, value_name = "DIR", default_value = "/run/xebec")]
     pub run_dir: PathBuf,
@@ -63,10 +62,16 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
     /// cgroup, relative to the hierarchies' roots, that holds all processes of this node
-    #[arg(long, value_name = "PATH", default_value = "/")]
+    #[arg(long, env = "XEBEC_CGROUP_ROOT", value_name = "PATH", default_value = "/")]
     pub cgroup_root: String,
     /// Addresses of the cluster's DNS Service
-    #[arg(long, value_name = "IP[,IP]", value_delimiter = ',', default_value = "10.96.0.10")]
+    #[arg(
+        long,
+        env = "XEBEC_CLUSTER_DNS",
+        value_name = "IP[,IP]",
+        value_delimiter = ',',
+        default_value = "10.96.0.10"
+    )]
     pub cluster_dns: Vec<IpAddr>,
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -74,37 +79,63 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
     pub resolv_conf: PathBuf,
     /// Mirror to ask before a registry; may be repeated
-    #[arg(long, value_name = "REGISTRY=URL", value_parser = registry_mirror)]
+    #[arg(
+        long,
+        env = "XEBEC_REGISTRY_MIRROR",
+        value_name = "REGISTRY=URL[,…]",
+        value_delimiter = ',',
+        value_parser = registry_mirror
+    )]
     pub registry_mirror: Vec<(String, String)>,
     /// Port of this node's `xebec-agent dns`
     #[arg(long, value_name = "PORT", default_value_t = 10053)]
     pub dns_port: u16,
     /// Port of the kubelet API
-    #[arg(long, value_name = "PORT", default_value_t = 10250)]
+    #[arg(long, env = "XEBEC_KUBELET_PORT", value_name = "PORT", default_value_t = 10250)]
     pub kubelet_port: u16,
-    /// Certificate that the kubelet API shows
-    #[arg(long, value_name = "FILE", default_value = "/etc/xebec/pki/kubelet.crt")]
-    pub tls_cert: PathBuf,
-    #[arg(long, value_name = "FILE", default_value = "/etc/xebec/pki/kubelet.key")]
-    pub tls_key: PathBuf,
-    /// CA whose clients may use the kubelet API
-    #[arg(long, value_name = "FILE", default_value = "/etc/xebec/pki/ca.crt")]
-    pub client_ca: PathBuf,
+    /// Certificate that the kubelet API shows [default: one that the cluster signs and that is renewed]
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// CA whose clients may use the kubelet API [default: the cluster's, as the kubeconfig names it]
+    #[arg(long, value_name = "FILE")]
+    pub client_ca: Option<PathBuf>,
     /// Pods this node takes
     #[arg(long, value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
     /// What has to be left of memory, disk and process ids; defaults to the kubelet's
-    #[arg(long, value_name = "SIGNAL<AMOUNT[,…]", default_value = "")]
+    #[arg(long, env = "XEBEC_EVICTION_HARD", value_name = "SIGNAL<AMOUNT[,…]", default_value = "")]
     pub eviction_hard: Thresholds,
+}
+
+/// What `run` and `dns` are told alike.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// Name of the Node object [default: the host's name]
+    #[arg(long, env = "XEBEC_NODE_NAME", value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// Credentials for the API server; kept up to date when they are this node's certificate
+    /// [default: <state-dir>/kubeconfig]
+    #[arg(long, env = "XEBEC_KUBECONFIG", value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Addresses of the node, at most one per family, the primary family first [default: those it speaks from]
+    #[arg(long, env = "XEBEC_NODE_IP", value_name = "IP[,IP]", value_delimiter = ',')]
+    pub node_ip: Vec<IpAddr>,
+    /// Interface towards the other nodes [default: the one that leads to the API server]
+    #[arg(long, env = "XEBEC_UPLINK", value_name = "INTERFACE")]
+    pub uplink: Option<String>,
+    /// Pods' volumes and what must survive a boot
+    #[arg(long, env = "XEBEC_STATE_DIR", value_name = "DIR", default_value = "/var/lib/xebec")]
+    pub state_dir: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub struct DnsArgs {
-    /// Credentials for the API server
-    #[arg(long, env = "XEBEC_KUBECONFIG", value_name = "FILE", default_value = "/etc/xebec/kubeconfig")]
-    pub kubeconfig: PathBuf,
-    /// Addresses to answer at, UDP and TCP
-    #[arg(long, value_name = "IP:PORT[,…]", value_delimiter = ',', required = true)]
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// Addresses to answer at, UDP and TCP [default: the node's, port 10053]
+    #[arg(long, env = "XEBEC_DNS_LISTEN", value_name = "IP:PORT[,…]", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -118,6 +149,22 @@ pub struct DropsArgs {
     /// Folder on a bpffs for maps and links
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf")]
     pub bpffs: PathBuf,
+}
+
+// === impl PlaceArgs ===
+
+impl PlaceArgs {
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig.clone().unwrap_or_else(|| self.state_dir.join("kubeconfig"))
+    }
+
+    pub fn told(&self) -> Told {
+        Told {
+            node_name: self.node_name.clone(),
+            addresses: self.node_ip.clone(),
+            uplink: self.uplink.clone(),
+        }
+    }
 }
 
 fn registry_mirror(text: &str) -> Result<(String, String), String> {
@@ -138,6 +185,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_join_line_needs_nothing_else() {
+        let line = "xebec-agent run --server https://192.0.2.1:6443 --token abcdef.0123456789abcdef --ca-cert-hash";
+        let hash = format!("sha256:{}", "0a".repeat(32));
+        let parse = |more: &[&str]| Cli::try_parse_from(line.split(' ').chain(more.iter().copied()));
+        let Task::Run(args) = parse(&[&hash]).unwrap().task else { panic!("run") };
+        assert_eq!(args.place.kubeconfig(), PathBuf::from("/var/lib/xebec/kubeconfig"));
+        assert!(args.join.is_given() && args.join.check().is_ok());
+        assert!(parse(&["sha256:short"]).is_err());
+        let lone = ["xebec-agent", "run", "--token", "abcdef.0123456789abcdef"];
+        assert!(Cli::try_parse_from(lone).is_err(), "a token without a server");
+        assert!(Cli::try_parse_from(["xebec-agent", "run", "--server", "http://192.0.2.1", "--token", "a"]).is_err());
     }
 
     #[test]

@@ -8,12 +8,13 @@ use anyhow::{Context, Result, bail};
 use xebec_datapath::{Datapath, DatapathConfig};
 
 use crate::cli::{DropsArgs, RunArgs};
+use crate::place::Place;
 
 /// Opens the datapath: adopts what is pinned, loads what is not.
 ///
 /// # Errors
 /// Names what the kernel or the host lacks.
-pub fn open(args: &RunArgs) -> Result<(Datapath, DatapathConfig)> {
+pub fn open(args: &RunArgs, place: &Place) -> Result<(Datapath, DatapathConfig)> {
     let cgroup = cgroup2()?.join(args.cgroup_root.trim_start_matches('/'));
     if !cgroup.exists() {
         bail!("--cgroup-root {}: {} does not exist", args.cgroup_root, cgroup.display());
@@ -21,8 +22,8 @@ pub fn open(args: &RunArgs) -> Result<(Datapath, DatapathConfig)> {
     std::fs::create_dir_all(&args.bpffs).with_context(|| {
         format!("--bpffs {}: mount a bpffs (mount -t bpf bpf /sys/fs/bpf)", args.bpffs.display())
     })?;
-    let mut config = DatapathConfig::new(args.bpffs.clone(), cgroup, args.node_ip.clone());
-    config.uplink = Some(args.uplink.clone());
+    let mut config = DatapathConfig::new(args.bpffs.clone(), cgroup, place.addresses.clone());
+    config.uplink = Some(place.uplink.clone());
     let datapath = Datapath::open(&config).context("opening the datapath")?;
     Ok((datapath, config))
 }

@@ -3,16 +3,23 @@
 //! In: the command line. Out: the part that was asked for. This file only chooses; `run` wires the node together.
 
 mod adapters;
+mod certificates;
 mod cli;
 mod cluster;
+mod credentials;
 mod datapath;
 mod dns;
 mod drain;
+mod join;
+mod kubeconfig;
 mod log;
 mod node;
 mod peers;
+mod place;
+mod private_file;
 mod run;
 mod server;
+mod stamp;
 
 use std::process::ExitCode;
 

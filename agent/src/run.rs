@@ -4,7 +4,8 @@
 //! pods do not notice that an agent is gone.
 //!
 //! ```text
-//! datapath (adopts pins) → client → register → pod ranges → network → proxy → containerd → kubelet → API, Lease, status
+//! place → datapath (adopts pins) → credentials (joins the cluster) → register → pod ranges → network → proxy →
+//! containerd → kubelet → API, Lease, status, renewal of certificates
 //! ```
 
 use std::path::PathBuf;
@@ -25,10 +26,17 @@ use xebec_proxy::{
 use xebec_runtime::{Containerd, ContainerdConfig, RegistryHost};
 
 use crate::adapters::{LbTables, PodNet, PodSide};
+use crate::certificates::{self, ClientFile, Counts, ServingFile};
 use crate::cli::RunArgs;
+use crate::credentials::{Credentials, Obtained};
 use crate::drain::{self, Drain};
 use crate::node::{Capacity, Identity};
-use crate::{cluster, datapath, node, peers, server};
+use crate::place::Place;
+use crate::server::{ClientCa, Shown};
+use crate::{datapath, node, peers, server};
+
+/// The kubelet API's certificate and key, below the state folder.
+const SERVING: &str = "pki/kubelet-server-current.pem";
 
 pub fn main(args: &RunArgs) -> Result<()> {
     check(args)?;
@@ -59,27 +67,30 @@ fn check(args: &RunArgs) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("xebec-agent run needs root: it makes namespaces, mounts and eBPF programs");
     }
-    let families = |v4: bool| args.node_ip.iter().filter(|ip| ip.is_ipv4() == v4).count();
-    if families(true) > 1 || families(false) > 1 {
-        bail!("--node-ip: at most one address per family");
-    }
-    Ok(())
+    args.join.check()
 }
 
 async fn run(args: &RunArgs) -> Result<()> {
     let shutdown = CancellationToken::new();
     tokio::spawn(cancel_on_signal(shutdown.clone()));
-    for dir in [&args.state_dir, &args.run_dir, &args.log_dir] {
+    for dir in [&args.place.state_dir, &args.run_dir, &args.log_dir] {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
-    let (datapath, datapath_config) = datapath::open(args)?;
+    let credentials = Credentials {
+        kubeconfig: args.place.kubeconfig(),
+        join: &args.join,
+        state_dir: &args.place.state_dir,
+    };
+    let place = Place::find(&args.place.told(), &credentials.server()?).await?;
+    tracing::info!(node = place.node_name, addresses = ?place.addresses, uplink = place.uplink, "starting");
+    let (datapath, datapath_config) = datapath::open(args, &place)?;
     let limits =
         LbLimits { backends: datapath_config.capacity.backends, slots: datapath_config.capacity.slots };
     let started = tokio::select! {
-        started = start(args, datapath.clone(), limits, shutdown.clone()) => started?,
+        started = start(args, &place, &credentials, datapath.clone(), limits, shutdown.clone()) => started?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    tracing::info!(node = args.node_name, "the node runs");
+    tracing::info!(node = place.node_name, "the node runs");
     tokio::select! {
         () = shutdown.cancelled() => {}
         outcome = started.proxy => bail!("the proxy ended: {outcome:?}"),
@@ -104,27 +115,30 @@ impl RunningKubelet {
 
 async fn start(
     args: &RunArgs,
+    place: &Place,
+    credentials: &Credentials<'_>,
     datapath: Datapath,
     limits: LbLimits,
     shutdown: CancellationToken,
 ) -> Result<Started> {
-    let client = cluster::client(&args.kubeconfig).await?;
-    let capacity = Capacity::read(&args.state_dir, args.max_pods)?;
+    let obtained = credentials.obtain(&place.node_name).await?;
+    let client = obtained.access.client.clone();
+    let capacity = Capacity::read(&args.place.state_dir, args.max_pods)?;
     let identity = Identity {
-        name: args.node_name.clone(),
+        name: place.node_name.clone(),
         hostname: node::hostname(),
-        addresses: args.node_ip.clone(),
+        addresses: place.addresses.clone(),
         kubelet_port: args.kubelet_port,
     };
     let registered = node::register(&client, &identity).await?;
     tokio::spawn(node::renew(client.clone(), registered, shutdown.clone()));
 
     let (nodes, mut changed) = peers::watch_nodes(client.clone(), shutdown.clone());
-    let pod_cidrs = peers::pod_cidrs(&nodes, &mut changed, &args.node_name).await?;
+    let pod_cidrs = peers::pod_cidrs(&nodes, &mut changed, &place.node_name).await?;
     let network = Network::start(
         NetworkConfig {
-            uplink: args.uplink.clone(),
-            node_addresses: args.node_ip.clone(),
+            uplink: place.uplink.clone(),
+            node_addresses: place.addresses.clone(),
             pod_cidrs,
             run_dir: args.run_dir.clone(),
             mtu: None,
@@ -132,35 +146,35 @@ async fn start(
         PodSide(datapath.clone()),
     )
     .await?;
-    let operations = Operations::start(&OperationsConfig::new(&args.node_name, &args.node_ip), &shutdown)?;
+    let operations = Operations::start(&OperationsConfig::new(&place.node_name, &place.addresses), &shutdown)?;
     // The zone is known before the first comparison with the tables: a restart moves no slot.
-    let zone = peers::zone(&nodes, &args.node_name);
-    let (view, node_view) = watch::channel(NodeView { addresses: args.node_ip.clone(), zone });
+    let zone = peers::zone(&nodes, &place.node_name);
+    let (view, node_view) = watch::channel(NodeView { addresses: place.addresses.clone(), zone });
     let followed = peers::Followed { network: network.clone(), view, operations: Arc::clone(&operations) };
-    tokio::spawn(peers::follow(args.node_name.clone(), nodes.clone(), changed, followed, shutdown.clone()));
+    tokio::spawn(peers::follow(place.node_name.clone(), nodes.clone(), changed, followed, shutdown.clone()));
 
     let expiry = datapath.clone();
     tokio::spawn(async move { expiry.run().await });
     let tables = Arc::new(LbTables { datapath, limits });
-    let (proxy, applied) = start_proxy(&client, &args.node_name, node_view, tables, operations, &shutdown);
+    let (proxy, applied) = start_proxy(&client, &place.node_name, node_view, tables, operations, &shutdown);
 
     let containerd = Containerd::connect(containerd_config(args)?).await?;
-    let config = kubelet_config(args, capacity);
-    let recorder = Recorder::spawn(client.clone(), &args.node_name);
-    let drain = Drain::new(client.clone(), applied, nodes, &args.node_name);
+    let config = kubelet_config(args, place, capacity);
+    let recorder = Recorder::spawn(client.clone(), &place.node_name);
+    let drain = Drain::new(client.clone(), applied, nodes, &place.node_name);
     let pod_net = PodNet { network: network.clone(), drain };
     let kubelet = Kubelet::start(config.clone(), client.clone(), containerd.clone(), pod_net, recorder)?;
-    let files = server::ServerFiles {
-        certificate: args.tls_cert.clone(),
-        key: args.tls_key.clone(),
-        client_ca: args.client_ca.clone(),
+    let counts = renew_certificates(args, place, &identity, &obtained, &shutdown);
+    let served = server::Served::new(&kubelet, config, client.clone(), containerd.clone(), network, counts);
+    let client_ca = match &args.client_ca {
+        Some(file) => ClientCa::File(file.clone()),
+        None => ClientCa::Known(obtained.access.roots),
     };
-    let served = server::Served::new(&kubelet, config, client.clone(), containerd.clone(), network);
-    server::start(args.kubelet_port, &files, served, shutdown.clone())?;
-    let dns_addresses = args.node_ip.clone();
+    server::start(args.kubelet_port, shown(args, place), &client_ca, served, shutdown.clone())?;
+    let dns_addresses = place.addresses.clone();
     tokio::spawn(xebec_dns::slice::keep(
         client.clone(),
-        args.node_name.clone(),
+        place.node_name.clone(),
         dns_addresses,
         args.dns_port,
         shutdown.clone(),
@@ -168,7 +182,7 @@ async fn start(
     tokio::spawn(node::keep_status(
         client,
         identity,
-        args.state_dir.clone(),
+        args.place.state_dir.clone(),
         node::Limits { max_pods: args.max_pods, thresholds: args.eviction_hard },
         containerd,
         shutdown,
@@ -198,6 +212,46 @@ fn start_proxy(
     (proxy, applied)
 }
 
+/// Which certificate the kubelet API shows.
+fn shown(args: &RunArgs, place: &Place) -> Shown {
+    match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Shown::Given { certificate: certificate.clone(), key: key.clone() },
+        _ => Shown::Signed {
+            file: args.place.state_dir.join(SERVING),
+            name: place.node_name.clone(),
+            addresses: place.addresses.clone(),
+        },
+    }
+}
+
+/// Renews what the cluster signs for nodes: only a node may ask for it.
+fn renew_certificates(
+    args: &RunArgs,
+    place: &Place,
+    identity: &Identity,
+    obtained: &Obtained,
+    shutdown: &CancellationToken,
+) -> [Counts; 2] {
+    let counts = [Counts::of_client(), Counts::of_server()];
+    if !obtained.renewed {
+        return counts;
+    }
+    let client = obtained.access.client.clone();
+    let node = place.node_name.clone();
+    let own = ClientFile { kubeconfig: args.place.kubeconfig(), node: node.clone() };
+    tokio::spawn(certificates::keep_fresh(client.clone(), own, counts[0].clone(), shutdown.clone()));
+    if args.tls_cert.is_none() {
+        let serving = ServingFile {
+            path: args.place.state_dir.join(SERVING),
+            node,
+            names: vec![identity.hostname.clone()],
+            addresses: place.addresses.clone(),
+        };
+        tokio::spawn(certificates::keep_fresh(client, serving, counts[1].clone(), shutdown.clone()));
+    }
+    counts
+}
+
 fn containerd_config(args: &RunArgs) -> Result<ContainerdConfig> {
     let mut registries: Vec<RegistryHost> = Vec::new();
     for (registry, url) in &args.registry_mirror {
@@ -212,6 +266,7 @@ fn containerd_config(args: &RunArgs) -> Result<ContainerdConfig> {
     }
     Ok(ContainerdConfig {
         socket: args.containerd_socket.clone(),
+        namespace: args.containerd_namespace.clone(),
         log_sink: std::env::current_exe().context("finding this program, which is also the log sink")?,
         runc_root: args.run_dir.join("runc"),
         run_dir: args.run_dir.join("runtime"),
@@ -220,22 +275,22 @@ fn containerd_config(args: &RunArgs) -> Result<ContainerdConfig> {
     })
 }
 
-fn kubelet_config(args: &RunArgs, capacity: Capacity) -> KubeletConfig {
+fn kubelet_config(args: &RunArgs, place: &Place, capacity: Capacity) -> KubeletConfig {
     let capacity = NodeCapacity {
         milli_cpu: capacity.cpus * 1000,
         memory: capacity.memory,
         ephemeral_storage: capacity.ephemeral_storage,
     };
     KubeletConfig {
-        state_dir: args.state_dir.clone(),
-        image_dir: args.state_dir.clone(),
+        state_dir: args.place.state_dir.clone(),
+        image_dir: args.place.state_dir.clone(),
         log_dir: args.log_dir.clone(),
         log_links_dir: args.log_links_dir.clone(),
         cgroup_root: args.cgroup_root.clone(),
         cluster_dns: ClusterDns { servers: args.cluster_dns.clone(), domain: args.cluster_domain.clone() },
         resolv_conf: PathBuf::from(&args.resolv_conf),
         max_pods: args.max_pods,
-        ..KubeletConfig::new(&args.node_name, args.node_ip.clone(), capacity)
+        ..KubeletConfig::new(&place.node_name, place.addresses.clone(), capacity)
     }
 }
 

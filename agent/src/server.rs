@@ -36,8 +36,9 @@ use xebec_runtime::Containerd;
 use self::authn::Authenticator;
 use self::authz::Authorizer;
 use self::metrics::Metrics;
+use crate::certificates::Counts;
 
-pub use tls::ServerFiles;
+pub use tls::{ClientCa, Shown};
 
 const CONNECTIONS: usize = 512;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,11 +72,12 @@ impl Served {
         client: Client,
         runtime: Containerd,
         network: Network,
+        certificates: [Counts; 2],
     ) -> Self {
         Self {
             authenticator: Authenticator::new(client.clone()),
             authorizer: Authorizer::new(client, &config.node_name),
-            metrics: Metrics::new(&config.node_name),
+            metrics: Metrics::new(&config.node_name, certificates),
             streams: Arc::new(Semaphore::new(STREAMS)),
             pods: kubelet.pods(),
             stats: kubelet.stats(),
@@ -96,8 +98,14 @@ impl Served {
 ///
 /// # Errors
 /// When a file cannot be used or the port is taken.
-pub fn start(port: u16, files: &ServerFiles, served: Served, shutdown: CancellationToken) -> Result<()> {
-    let acceptor = TlsAcceptor::from(Arc::new(tls::config(files)?));
+pub fn start(
+    port: u16,
+    shown: Shown,
+    client_ca: &ClientCa,
+    served: Served,
+    shutdown: CancellationToken,
+) -> Result<()> {
+    let acceptor = TlsAcceptor::from(Arc::new(tls::config(shown, client_ca)?));
     let listener = listen(port)?;
     tokio::spawn(async move {
         let room = Arc::new(Semaphore::new(CONNECTIONS));

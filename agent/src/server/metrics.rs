@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::{Method, StatusCode};
 use xebec_kubelet::Stats;
 
+use crate::certificates::Counts;
+
 /// Paths that are counted apart; whatever else is asked for counts as one.
 const PATHS: &[&str] = &[
     "healthz",
@@ -30,14 +32,15 @@ type Requests = BTreeMap<(&'static str, String, bool), u64>;
 #[derive(Clone)]
 pub struct Metrics {
     node: String,
+    certificates: [Counts; 2],
     requests: Arc<Mutex<Requests>>,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new(node: &str) -> Self {
-        Self { node: node.to_owned(), requests: Arc::default() }
+    pub fn new(node: &str, certificates: [Counts; 2]) -> Self {
+        Self { node: node.to_owned(), certificates, requests: Arc::default() }
     }
 
     /// Counts an answer.
@@ -102,6 +105,7 @@ impl Metrics {
             "Number of the http requests received since the server started",
             &counted,
         );
+        text.extend(self.certificates.iter().map(Counts::text));
         text
     }
 }
