@@ -16,7 +16,7 @@ mod schedule;
 
 pub use counts::Counts;
 pub use pair::{Pair, generate};
-pub use renewal::{ClientFile, Kept, ServingFile, keep_fresh};
+pub use renewal::{ClientFile, ServingFile, keep_fresh};
 pub use request::{Subject, Unsigned, request};
 pub use schedule::now;
 

@@ -29,6 +29,19 @@ pub enum Command {
     Backup(BackupArgs),
     /// Make a data folder out of a backup
     Restore(RestoreArgs),
+    /// Show when the cluster's certificates end
+    Certs(CertsArgs),
+    /// Bootstrap tokens, with which machines join
+    Token {
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print the line that joins a machine with it
+    Create(TokenCreateArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -72,6 +85,9 @@ pub struct RunArgs {
     /// Seconds after which a watch ends at the earliest when its client names no time
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     pub min_request_timeout: u64,
+    /// How long certificates live: those that are asked for at most, and the API server's own
+    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = signing_duration)]
+    pub cluster_signing_duration: Duration,
     /// Form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -152,8 +168,27 @@ pub struct RestoreArgs {
     pub backup: PathBuf,
 }
 
+#[derive(Debug, Args)]
+pub struct CertsArgs {
+    /// Data folder of the control plane
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenCreateArgs {
+    /// Credentials of an administrator
+    #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: PathBuf,
+    /// How long the token is good; 0 for ever
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub ttl: Duration,
+}
+
 /// How many addresses of a Service range lie before the DNS Service's, as everywhere.
 const DNS_OFFSET: u128 = 10;
+/// Below it a certificate would be renewed without pause.
+const SHORTEST_SIGNING: Duration = Duration::from_secs(10);
 
 // === impl RunArgs ===
 
@@ -276,6 +311,22 @@ fn go_duration(text: &str) -> Result<Duration, String> {
     if text.is_empty() { Err(refuse()) } else { Ok(total) }
 }
 
+/// The same, or nothing at all.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    go_duration(text)
+}
+
+fn signing_duration(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    if length < SHORTEST_SIGNING {
+        return Err(format!("{text:?} is too short: certificates have to live for {SHORTEST_SIGNING:?} at least"));
+    }
+    Ok(length)
+}
+
 fn server_url(text: &str) -> Result<String, String> {
     let url: http::Uri = text.parse().map_err(|_| format!("{text:?} is no URL"))?;
     if url.scheme_str() != Some("https") || url.host().is_none_or(str::is_empty) {
@@ -350,6 +401,18 @@ mod tests {
         }
         assert_eq!(run(&[]).unwrap().request_limits(), RequestLimits::default());
         assert!(run(&["--request-timeout=0s"]).unwrap_err().contains("longer than nothing"));
+    }
+
+    #[test]
+    fn lengths_of_time_are_written_as_everywhere() {
+        for (text, seconds) in [("24h", 86_400), ("1h30m", 5_400), ("90s", 90), ("0", 0), ("8760h0m0s", 31_536_000)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for bad in ["", "1", "-1h", "soon"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+        assert!(signing_duration("9s").unwrap_err().contains("too short"));
+        assert_eq!(run(&["--cluster-signing-duration=1h"]).unwrap().cluster_signing_duration.as_secs(), 3600);
     }
 
     #[test]

@@ -12,14 +12,14 @@ use crate::cli::{KubeconfigArgs, Who};
 use crate::data_dir;
 use crate::files::{self, Access};
 use crate::node_certs;
-use crate::pki::{Authority, Pair, Subject, Usage};
+use crate::pki::{Authority, LIFE, Pair, Subject, Usage};
 
 const CLUSTER: &str = "xebec";
 
 pub fn write(arguments: &KubeconfigArgs) -> Result<()> {
     let subject = subject(&arguments.who, &arguments.group)?;
     let authority = Authority::load(&data_dir::pki(&arguments.data_dir))?;
-    let pair = authority.issue(&subject)?;
+    let pair = authority.issue(&subject, LIFE)?;
     let config = kubeconfig(&arguments.server, authority.certificate(), &subject.name, &pair);
     let text = serde_saphyr::to_string(&config).context("cannot write YAML")?;
     files::write(&arguments.out, text.as_bytes(), Access::Owner)
@@ -81,7 +81,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(data_dir::pki(folder.path())).unwrap();
         let serving = pki::serving_subject("cluster.local", []);
-        pki::prepare(&data_dir::pki(folder.path()), &serving).unwrap();
+        pki::prepare(&data_dir::pki(folder.path()), serving, LIFE).unwrap();
         write(&arguments(folder.path(), Who { admin: true, node: None, user: None })).unwrap();
         let config = kube::config::Kubeconfig::read_from(folder.path().join("config")).unwrap();
         assert_eq!(config.current_context.as_deref(), Some("kubernetes-admin@xebec"));

@@ -4,6 +4,8 @@
 //! mistake gets one sentence and an exit code that is not 0.
 
 mod backup;
+mod bootstrap_tokens;
+mod certs;
 mod cli;
 mod compaction;
 mod data_dir;
@@ -13,12 +15,14 @@ mod limits;
 mod log;
 mod node_certs;
 mod pki;
+mod renewal;
 mod restore;
 mod run;
 mod server;
 mod signals;
 mod signers;
 mod tls;
+mod token_create;
 
 use std::process::ExitCode;
 
@@ -32,6 +36,8 @@ fn main() -> ExitCode {
         cli::Command::NodeCerts(arguments) => node_certs::write(&arguments),
         cli::Command::Backup(arguments) => backup::write(&arguments),
         cli::Command::Restore(arguments) => restore::restore(&arguments),
+        cli::Command::Certs(arguments) => certs::show(&arguments),
+        cli::Command::Token { command: cli::TokenCommand::Create(arguments) } => token_create::create(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,16 +12,17 @@ use xebec_apiserver::authn::{NODE_USER_PREFIX, NODES_GROUP};
 use crate::cli::NodeCertsArgs;
 use crate::data_dir;
 use crate::files::{self, Access};
-use crate::pki::{Authority, Subject, Usage};
+use crate::pki::{Authority, LIFE, Subject, Usage};
 
 pub fn write(arguments: &NodeCertsArgs) -> Result<()> {
     check_name(&arguments.node)?;
     let authority = Authority::load(&data_dir::pki(&arguments.data_dir))?;
-    let pair = authority.issue(&Subject {
+    let subject = Subject {
         name: format!("{NODE_USER_PREFIX}{}", arguments.node),
         groups: vec![NODES_GROUP.into()],
         usage: Usage::Server { names: vec![arguments.node.clone()], addresses: arguments.address.clone() },
-    })?;
+    };
+    let pair = authority.issue(&subject, LIFE)?;
     let out = &arguments.out;
     DirBuilder::new()
         .recursive(true)

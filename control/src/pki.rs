@@ -1,14 +1,17 @@
 //! The cluster's keys: what is in `pki/` of the data folder.
 //!
 //! In: the folder, the names this control plane is reached by. Out: keys and certificates, made when absent, made anew
-//! when they no longer fit or are about to expire. The CA and the service-account key are never replaced.
+//! when they no longer fit or are about to expire: at start and, by [`Pki::renewed`], while the process runs. The CA and
+//! the service-account key are never replaced.
 
 mod authority;
 mod current;
+mod validity;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use xebec_apiserver::authn::MASTERS_GROUP;
@@ -17,6 +20,15 @@ use xebec_apiserver::token::SigningKey;
 use crate::files::{self, Access};
 
 pub use authority::Authority;
+pub use validity::{Validity, now};
+
+/// Names of certificates and their files.
+pub const CA: &str = "ca";
+pub const SERVING: &str = "apiserver";
+pub const KUBELET_CLIENT: &str = "apiserver-kubelet-client";
+
+/// How long a certificate lives that nobody asked to live shorter.
+pub const LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A certificate and its key, both PEM.
 #[derive(Clone)]
@@ -51,22 +63,49 @@ pub struct Pki {
     pub kubelet_client: Pair,
     /// Signs service-account tokens.
     pub service_accounts: Arc<SigningKey>,
+    folder: PathBuf,
+    serving_subject: Subject,
+    life: Duration,
 }
 
 /// Loads what is there and makes the rest.
-pub fn prepare(folder: &Path, serving: &Subject) -> Result<Pki> {
+///
+/// `life` is how long the API server's own certificates live.
+pub fn prepare(folder: &Path, serving: Subject, life: Duration) -> Result<Pki> {
     let authority = Arc::new(Authority::load_or_create(folder)?);
-    let kubelet_client = Subject {
+    Ok(Pki {
+        serving: pair(folder, SERVING, &authority, &serving, life)?,
+        kubelet_client: pair(folder, KUBELET_CLIENT, &authority, &kubelet_client_subject(), life)?,
+        service_accounts: Arc::new(service_account_key(folder)?),
+        authority,
+        folder: folder.to_owned(),
+        serving_subject: serving,
+        life,
+    })
+}
+
+fn kubelet_client_subject() -> Subject {
+    Subject {
         name: "kube-apiserver-kubelet-client".into(),
         groups: vec![MASTERS_GROUP.into()],
         usage: Usage::Client,
-    };
-    Ok(Pki {
-        serving: pair(folder, "apiserver", &authority, serving)?,
-        kubelet_client: pair(folder, "apiserver-kubelet-client", &authority, &kubelet_client)?,
-        service_accounts: Arc::new(service_account_key(folder)?),
-        authority,
-    })
+    }
+}
+
+// === impl Pki ===
+
+impl Pki {
+    /// Makes anew what is about to expire; says of `serving` and `kubelet_client` whether they are others now.
+    pub fn renewed(&mut self) -> Result<(bool, bool)> {
+        let serving = pair(&self.folder, SERVING, &self.authority, &self.serving_subject, self.life)?;
+        let client = pair(&self.folder, KUBELET_CLIENT, &self.authority, &kubelet_client_subject(), self.life)?;
+        let changed = (
+            serving.certificate != self.serving.certificate,
+            client.certificate != self.kubelet_client.certificate,
+        );
+        (self.serving, self.kubelet_client) = (serving, client);
+        Ok(changed)
+    }
 }
 
 /// The API server's own certificate: every name and address a client may use.
@@ -88,7 +127,7 @@ pub fn serving_subject(cluster_domain: &str, addresses: impl IntoIterator<Item =
 }
 
 /// A certificate from the folder, if it still says what it should, else a new one.
-fn pair(folder: &Path, name: &str, authority: &Authority, subject: &Subject) -> Result<Pair> {
+fn pair(folder: &Path, name: &str, authority: &Authority, subject: &Subject, life: Duration) -> Result<Pair> {
     let (certificate_path, key_path) =
         (folder.join(format!("{name}.crt")), folder.join(format!("{name}.key")));
     if let (Some(certificate), Some(key)) = (files::read(&certificate_path)?, files::read(&key_path)?) {
@@ -98,7 +137,7 @@ fn pair(folder: &Path, name: &str, authority: &Authority, subject: &Subject) -> 
             Err(reason) => tracing::info!(certificate = name, %reason, "certificate is made anew"),
         }
     }
-    let pair = authority.issue(subject)?;
+    let pair = authority.issue(subject, life)?;
     // A crash between the two leaves a pair that does not match, which the check above finds.
     files::write(&key_path, pair.key.as_bytes(), Access::Owner)?;
     files::write(&certificate_path, pair.certificate.as_bytes(), Access::All)?;

@@ -2,6 +2,7 @@
 //!
 //! In: settings. Out: a control plane, until it is told to stop or cannot go on.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use rustls::ClientConfig;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +26,8 @@ use crate::data_dir::DataDir;
 use crate::pki::Pki;
 use crate::server::{self, Handler, Limits, ResponseBody};
 use crate::signals::Stop;
-use crate::{backup, compaction, limits, log, pki, signers, tls};
+use crate::tls::Live;
+use crate::{backup, bootstrap_tokens, compaction, limits, log, pki, renewal, signers, tls};
 
 const SCHEDULER_USER: &str = "system:kube-scheduler";
 const CONTROLLERS_USER: &str = "system:kube-controller-manager";
@@ -62,7 +65,8 @@ pub fn run(arguments: &RunArgs) -> Result<()> {
     let data = DataDir::open(&arguments.data_dir)?;
     let reached_by = arguments.advertise_address.iter().copied();
     let addresses = reached_by.chain(arguments.kubernetes_addresses()).chain(arguments.bind_address);
-    let pki = pki::prepare(&data.pki(), &pki::serving_subject(&arguments.cluster_domain, addresses))?;
+    let serving = pki::serving_subject(&arguments.cluster_domain, addresses);
+    let pki = pki::prepare(&data.pki(), serving, arguments.cluster_signing_duration)?;
     let store =
         Store::open(EngineConfig::Embedded { path: data.store() }).context("cannot open the store")?;
     let backups = backup::Door::open(&data)?;
@@ -87,8 +91,11 @@ async fn serve(
     let mut signals = Stop::listen()?;
     let listener = server::bind(arguments.bind_address, arguments.secure_port).await?;
     let address = listener.local_addr()?;
-    let tls = tls::server(&pki)?;
-    let api = ApiServer::new(api_config(arguments, &pki, address.port())?, store.clone())
+    let used =
+        renewal::Used { serving: Live::new(&pki.serving)?, kubelet_client: Live::new(&pki.kubelet_client)? };
+    let tls = tls::server(&pki, used.serving.clone())?;
+    let kubelets = tls::kubelet_client(&pki, used.kubelet_client.clone())?;
+    let api = ApiServer::new(api_config(arguments, &pki, address.port(), kubelets), store.clone())
         .context("the API server cannot start")?;
     let door = FrontDoor { api: api.clone(), unanswered: TaskTracker::new() };
 
@@ -103,6 +110,12 @@ async fn serve(
     let stop_parts = CancellationToken::new();
     let hold = compaction::Hold::default();
     let mut parts = spawn_parts(arguments, &pki, &api, &stop_parts);
+    parts.spawn(publish(arguments, &pki, &api, address.port(), &stop_parts)?);
+    let renewal = renewal::run(pki, used, stop_parts.clone());
+    parts.spawn(async {
+        renewal.await;
+        Ok("renewal of certificates")
+    });
     let give_backups = backups.serve(store.clone(), hold.clone(), stop_parts.clone());
     parts.spawn(async { give_backups.await.map(|()| "backups") });
     let compact = compaction::run(store.clone(), hold, stop_parts.clone());
@@ -174,12 +187,31 @@ fn spawn_parts(
     });
 
     let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, [MASTERS_GROUP]));
-    let signing = signers::run(client, pki.authority.clone(), stop);
+    let signing = signers::run(client, pki.authority.clone(), arguments.cluster_signing_duration, stop);
     parts.spawn(async {
         signing.await;
         Ok("signers")
     });
     parts
+}
+
+/// Keeps `cluster-info` for machines that join.
+fn publish(
+    arguments: &RunArgs,
+    pki: &Pki,
+    api: &ApiServer,
+    port: u16,
+    stop: &CancellationToken,
+) -> Result<impl Future<Output = Result<&'static str>> + use<>> {
+    let address = arguments.advertise_address.first().context("there is no address to advertise")?;
+    let server = format!("https://{}", SocketAddr::new(*address, port));
+    let kubeconfig = bootstrap_tokens::published(&server, pki.authority.certificate())?;
+    let client = api.client(UserInfo::authenticated(CONTROLLERS_USER, [MASTERS_GROUP]));
+    let stop = stop.clone();
+    Ok(async move {
+        bootstrap_tokens::run(client, kubeconfig, stop).await;
+        Ok("bootstrap tokens")
+    })
 }
 
 fn ended(part: Result<Result<&'static str>, tokio::task::JoinError>) -> anyhow::Error {
@@ -190,11 +222,11 @@ fn ended(part: Result<Result<&'static str>, tokio::task::JoinError>) -> anyhow::
     }
 }
 
-fn api_config(arguments: &RunArgs, pki: &Pki, port: u16) -> Result<ApiServerConfig> {
+fn api_config(arguments: &RunArgs, pki: &Pki, port: u16, kubelets: ClientConfig) -> ApiServerConfig {
     let issuer = issuer_url(&arguments.cluster_domain);
     let verifier = TokenVerifier::new(&issuer, vec![pki.service_accounts.public().clone()]);
     let tokens = Tokens { issuer: TokenIssuer::new(&issuer, pki.service_accounts.clone()), verifier };
-    Ok(ApiServerConfig {
+    ApiServerConfig {
         service_cidrs: arguments.service_cidr.clone(),
         node_ports: NODE_PORTS,
         advertise_addresses: arguments.advertise_address.clone(),
@@ -202,7 +234,7 @@ fn api_config(arguments: &RunArgs, pki: &Pki, port: u16) -> Result<ApiServerConf
         dns_addresses: arguments.dns_addresses(),
         cluster_domain: arguments.cluster_domain.clone(),
         tokens: Arc::new(tokens),
-        kubelet_tls: Some(Arc::new(tls::kubelet_client(pki)?)),
+        kubelet_tls: Some(Arc::new(kubelets)),
         requests: arguments.request_limits(),
-    })
+    }
 }

@@ -33,17 +33,16 @@ pub const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
 const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
-/// The longest a certificate lives, and how long it does when nobody asks for less.
-const LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How often requests that wait for something else (a Node's addresses, a role) are looked at again.
 const AGAIN: Duration = Duration::from_secs(5);
 const SETTLED_KEPT: SignedDuration = SignedDuration::from_hours(1);
 const PENDING_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
-/// Approves and signs, until told to stop.
-pub async fn run(client: Client, authority: Arc<Authority>, stop: CancellationToken) {
+/// Approves and signs, until told to stop. `life` is the longest a certificate lives, and how long it does when nobody asks
+/// for less.
+pub async fn run(client: Client, authority: Arc<Authority>, life: Duration, stop: CancellationToken) {
     let requests: Api<CertificateSigningRequest> = Api::all(client.clone());
-    let signers = Signers { client, requests: requests.clone(), authority };
+    let signers = Signers { client, requests: requests.clone(), authority, life };
     let changes = watcher(requests, watcher::Config::default()).default_backoff().applied_objects();
     let mut changes = std::pin::pin!(changes);
     let mut ticks = tokio::time::interval(AGAIN);
@@ -65,6 +64,7 @@ struct Signers {
     client: Client,
     requests: Api<CertificateSigningRequest>,
     authority: Arc<Authority>,
+    life: Duration,
 }
 
 // === impl Signers ===
@@ -161,8 +161,8 @@ impl Signers {
             }
             None => {
                 let life = match request.spec.expiration_seconds {
-                    Some(seconds) => LIFE.min(Duration::from_secs(u64::try_from(seconds).unwrap_or(600))),
-                    None => LIFE,
+                    Some(seconds) => self.life.min(Duration::from_secs(u64::try_from(seconds).unwrap_or(600))),
+                    None => self.life,
                 };
                 let usages = request.spec.usages.clone().unwrap_or_default();
                 let names = asked.alternative_names()?;

@@ -4,17 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rcgen::{KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
 
+use super::validity::{self, Validity};
 use super::{Authority, Pair, Subject, Usage};
-
-/// What is left of a certificate's life when it is replaced.
-const RENEW_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
 
 pub(super) fn check(pair: &Pair, subject: &Subject, authority: &Authority) -> Result<(), &'static str> {
     let der = CertificateDer::from_pem_slice(pair.certificate.as_bytes()).map_err(|_| "it cannot be read")?;
@@ -23,8 +20,7 @@ pub(super) fn check(pair: &Pair, subject: &Subject, authority: &Authority) -> Re
     if certificate.public_key().raw != key.subject_public_key_info() {
         return Err("its key is another one");
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + RENEW_BEFORE;
-    if certificate.validity().not_after.timestamp() < i64::try_from(now.as_secs()).unwrap_or(i64::MAX) {
+    if validity::now() >= Validity::from(certificate.validity()).renewal() {
         return Err("it is about to expire");
     }
     let ca = CertificateDer::from_pem_slice(authority.certificate().as_bytes())

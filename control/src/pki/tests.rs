@@ -17,8 +17,8 @@ fn serving(address: &str) -> Subject {
 #[test]
 fn second_start_finds_what_the_first_made() {
     let folder = tempfile::tempdir().unwrap();
-    let first = prepare(folder.path(), &serving("192.0.2.1")).unwrap();
-    let second = prepare(folder.path(), &serving("192.0.2.1")).unwrap();
+    let first = prepare(folder.path(), serving("192.0.2.1"), LIFE).unwrap();
+    let second = prepare(folder.path(), serving("192.0.2.1"), LIFE).unwrap();
     assert_eq!(first.authority.certificate(), second.authority.certificate());
     assert_eq!(first.serving.certificate, second.serving.certificate);
     assert_eq!(first.kubelet_client.certificate, second.kubelet_client.certificate);
@@ -34,15 +34,15 @@ fn second_start_finds_what_the_first_made() {
 #[test]
 fn serving_certificate_follows_the_addresses_and_the_key() {
     let folder = tempfile::tempdir().unwrap();
-    let first = prepare(folder.path(), &serving("192.0.2.1")).unwrap();
-    let moved = prepare(folder.path(), &serving("192.0.2.2")).unwrap();
+    let first = prepare(folder.path(), serving("192.0.2.1"), LIFE).unwrap();
+    let moved = prepare(folder.path(), serving("192.0.2.2"), LIFE).unwrap();
     assert_eq!(first.authority.certificate(), moved.authority.certificate());
     assert_ne!(first.serving.certificate, moved.serving.certificate);
     std::fs::write(folder.path().join("apiserver.key"), &first.serving.key).unwrap();
-    let mended = prepare(folder.path(), &serving("192.0.2.2")).unwrap();
+    let mended = prepare(folder.path(), serving("192.0.2.2"), LIFE).unwrap();
     assert_ne!(mended.serving.certificate, moved.serving.certificate);
     std::fs::remove_file(folder.path().join("ca.crt")).unwrap();
-    let other = prepare(folder.path(), &serving("192.0.2.2")).unwrap();
+    let other = prepare(folder.path(), serving("192.0.2.2"), LIFE).unwrap();
     assert_ne!(other.serving.certificate, mended.serving.certificate);
 }
 
@@ -51,7 +51,7 @@ fn serving_certificate_is_for_servers_under_every_name() {
     let folder = tempfile::tempdir().unwrap();
     let subject =
         serving_subject("cluster.test", ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()]);
-    let pki = prepare(folder.path(), &subject).unwrap();
+    let pki = prepare(folder.path(), subject, LIFE).unwrap();
     let der = CertificateDer::from_pem_slice(pki.serving.certificate.as_bytes()).unwrap();
     let (_, certificate) = X509Certificate::from_der(&der).unwrap();
     let names = current::said(&certificate);
@@ -79,7 +79,7 @@ fn certificate_for_another_use_is_made_anew() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::load_or_create(folder.path()).unwrap();
     let client = Subject { name: "jane".into(), groups: Vec::new(), usage: Usage::Client };
-    let pair = authority.issue(&client).unwrap();
+    let pair = authority.issue(&client, LIFE).unwrap();
     assert_eq!(current::check(&pair, &client, &authority), Ok(()));
     assert_eq!(current::check(&pair, &serving("192.0.2.1"), &authority), Err("it is for another use"));
 }
@@ -90,7 +90,7 @@ fn client_certificate_says_who_it_is() {
     let authority = Authority::load_or_create(folder.path()).unwrap();
     let issue = |groups: &[&str]| {
         let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-        authority.issue(&Subject { name: "jane".into(), groups, usage: Usage::Client })
+        authority.issue(&Subject { name: "jane".into(), groups, usage: Usage::Client }, LIFE)
     };
     for groups in [&[][..], &["one"], &["one", "two"]] {
         let der = CertificateDer::from_pem_slice(issue(groups).unwrap().certificate.as_bytes()).unwrap();
@@ -129,4 +129,34 @@ fn missing_authority_says_how_to_make_it() {
     let folder = tempfile::tempdir().unwrap();
     let refused = Authority::load(folder.path()).err().unwrap().to_string();
     assert!(refused.contains("`xebec-control run`"), "{refused}");
+}
+
+#[test]
+fn what_is_about_to_expire_is_made_anew_and_the_rest_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    // Of a second's life nothing is left as soon as somebody looks: whole seconds are compared.
+    let mut short = prepare(folder.path(), serving("192.0.2.1"), Duration::from_secs(1)).unwrap();
+    let first = short.serving.certificate.clone();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while short.renewed().unwrap() != (true, true) {
+        assert!(std::time::Instant::now() < deadline, "it is never renewed");
+        std::thread::yield_now();
+    }
+    assert_ne!(short.serving.certificate, first);
+    let mut lasting = prepare(folder.path(), serving("192.0.2.1"), LIFE).unwrap();
+    let on_disk = || std::fs::read_to_string(folder.path().join("apiserver.crt")).unwrap();
+    while lasting.renewed().unwrap() != (false, false) {
+        assert!(std::time::Instant::now() < deadline, "it is renewed without end");
+    }
+    assert_eq!(on_disk(), lasting.serving.certificate);
+}
+
+#[test]
+fn a_short_life_is_not_old_when_it_begins() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::load_or_create(folder.path()).unwrap();
+    let client = Subject { name: "jane".into(), groups: Vec::new(), usage: Usage::Client };
+    let pair = authority.issue(&client, Duration::from_secs(600)).unwrap();
+    let validity = Validity::of(&pair.certificate).unwrap();
+    assert!(now() - validity.not_before <= 152 && validity.not_after - now() >= 598);
 }

@@ -52,7 +52,7 @@ struct Fixture {
 async fn start(limits: Limits) -> Fixture {
     tls::install_provider();
     let folder = tempfile::tempdir().unwrap();
-    let pki = pki::prepare(folder.path(), &pki::serving_subject("cluster.local", [])).unwrap();
+    let pki = pki::prepare(folder.path(), pki::serving_subject("cluster.local", []), pki::LIFE).unwrap();
     let listener = bind(Some("127.0.0.1".parse().unwrap()), 0).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (release, released) = watch::channel(false);

@@ -48,6 +48,13 @@ pub(super) const BINDINGS: &[BindingRow] = &[
         role: ("Role", "extension-apiserver-authentication-reader"),
         subjects: &[CONTROLLER_MANAGER, SCHEDULER],
     },
+    // What upstream's installer adds, too: who has a token can check what is said here.
+    BindingRow {
+        namespace: "kube-public",
+        name: "xebec:cluster-info",
+        role: ("Role", "xebec:cluster-info"),
+        subjects: &[SubjectRow::User("system:anonymous")],
+    },
     // What upstream's installer adds so that machines can join: a token asks for a node's certificate, a node for its
     // next one.
     to("xebec:node-bootstrapper", "system:node-bootstrapper", &[BOOTSTRAPPERS]),

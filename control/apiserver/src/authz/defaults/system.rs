@@ -90,6 +90,8 @@ pub(super) const ROLES: &[RoleRow] = &[
         &[named(READ, &[""], &["configmaps"], &["extension-apiserver-authentication"])],
     )
     .in_namespace(KUBE_SYSTEM),
+    role("xebec:cluster-info", &[named(&["get"], &[""], &["configmaps"], &["cluster-info"])])
+        .in_namespace("kube-public"),
     role(
         "system::leader-locking-kube-controller-manager",
         &[
