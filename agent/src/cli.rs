@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use k8s_openapi::api::core::v1::Taint;
 
 use crate::join::JoinArgs;
 use crate::log::LogFormat;
@@ -101,6 +102,15 @@ pub struct RunArgs {
     /// CA whose clients may use the kubelet API [default: the cluster's, as the kubeconfig names it]
     #[arg(long, value_name = "FILE")]
     pub client_ca: Option<PathBuf>,
+    /// Taints the Node object is made with
+    #[arg(
+        long,
+        env = "XEBEC_REGISTER_WITH_TAINTS",
+        value_name = "KEY=VALUE:EFFECT[,…]",
+        value_delimiter = ',',
+        value_parser = taint
+    )]
+    pub register_with_taints: Vec<Taint>,
     /// Pods this node takes
     #[arg(long, value_name = "N", default_value_t = 110)]
     pub max_pods: u32,
@@ -167,6 +177,24 @@ impl PlaceArgs {
     }
 }
 
+/// `key=value:effect` or `key:effect`, as kubectl writes taints.
+fn taint(text: &str) -> Result<Taint, String> {
+    let wrong = || {
+        format!("{text:?}: write KEY=VALUE:EFFECT, with NoSchedule, PreferNoSchedule or NoExecute as effect")
+    };
+    let (rest, effect) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let (key, value) = rest.split_once('=').unwrap_or((rest, ""));
+    if key.is_empty() || !["NoSchedule", "PreferNoSchedule", "NoExecute"].contains(&effect) {
+        return Err(wrong());
+    }
+    Ok(Taint {
+        key: key.to_owned(),
+        value: (!value.is_empty()).then(|| value.to_owned()),
+        effect: effect.to_owned(),
+        time_added: None,
+    })
+}
+
 fn registry_mirror(text: &str) -> Result<(String, String), String> {
     let (registry, url) =
         text.split_once('=').ok_or("write REGISTRY=URL, such as docker.io=http://192.0.2.1:5000")?;
@@ -189,7 +217,8 @@ mod tests {
 
     #[test]
     fn the_join_line_needs_nothing_else() {
-        let line = "xebec-agent run --server https://192.0.2.1:6443 --token abcdef.0123456789abcdef --ca-cert-hash";
+        let line =
+            "xebec-agent run --server https://192.0.2.1:6443 --token abcdef.0123456789abcdef --ca-cert-hash";
         let hash = format!("sha256:{}", "0a".repeat(32));
         let parse = |more: &[&str]| Cli::try_parse_from(line.split(' ').chain(more.iter().copied()));
         let Task::Run(args) = parse(&[&hash]).unwrap().task else { panic!("run") };
@@ -198,7 +227,23 @@ mod tests {
         assert!(parse(&["sha256:short"]).is_err());
         let lone = ["xebec-agent", "run", "--token", "abcdef.0123456789abcdef"];
         assert!(Cli::try_parse_from(lone).is_err(), "a token without a server");
-        assert!(Cli::try_parse_from(["xebec-agent", "run", "--server", "http://192.0.2.1", "--token", "a"]).is_err());
+        assert!(
+            Cli::try_parse_from(["xebec-agent", "run", "--server", "http://192.0.2.1", "--token", "a"])
+                .is_err()
+        );
+    }
+
+    #[test]
+    fn taints_are_written_as_kubectl_writes_them() {
+        let found = taint("xebec.io/agent=:NoSchedule").unwrap();
+        assert_eq!(
+            (found.key.as_str(), found.value, found.effect.as_str()),
+            ("xebec.io/agent", None, "NoSchedule")
+        );
+        assert_eq!(taint("a=b:NoExecute").unwrap().value.as_deref(), Some("b"));
+        for bad in ["a", "a=b", ":NoSchedule", "a:Never"] {
+            assert!(taint(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -42,10 +42,22 @@ pub struct JoinArgs {
     #[arg(long, env = "XEBEC_TOKEN", hide_env_values = true, value_name = "TOKEN", requires = "server")]
     pub token: Option<Token>,
     /// What the public key of the cluster's CA is; may be repeated
-    #[arg(long, env = "XEBEC_CA_CERT_HASH", value_name = "sha256:HEX", value_delimiter = ',', requires = "token")]
+    #[arg(
+        long,
+        env = "XEBEC_CA_CERT_HASH",
+        value_name = "sha256:HEX",
+        value_delimiter = ',',
+        requires = "token"
+    )]
     pub ca_cert_hash: Vec<CaHash>,
     /// The cluster's CA, in place of its hash
-    #[arg(long, env = "XEBEC_CA_FILE", value_name = "FILE", requires = "token", conflicts_with = "ca_cert_hash")]
+    #[arg(
+        long,
+        env = "XEBEC_CA_FILE",
+        value_name = "FILE",
+        requires = "token",
+        conflicts_with = "ca_cert_hash"
+    )]
     pub ca_file: Option<PathBuf>,
     /// A kubeconfig that may ask for a node's certificate, in place of server and token
     #[arg(long, env = "XEBEC_BOOTSTRAP_KUBECONFIG", value_name = "FILE", conflicts_with = "server")]
@@ -74,7 +86,9 @@ impl JoinArgs {
     /// Says what is missing.
     pub fn check(&self) -> Result<()> {
         if self.token.is_some() && self.ca_cert_hash.is_empty() && self.ca_file.is_none() {
-            bail!("--token needs --ca-cert-hash or --ca-file: without either anybody could pretend to be the cluster");
+            bail!(
+                "--token needs --ca-cert-hash or --ca-file: without either anybody could pretend to be the cluster"
+            );
         }
         Ok(())
     }
@@ -108,12 +122,14 @@ pub async fn join(args: &JoinArgs, node: &str, state_dir: &Path, kubeconfig: &Pa
         let left = deadline.saturating_duration_since(Instant::now());
         let asked = certificates::request(&bootstrap.client, &subject, &key, left).await;
         asked.map_err(|error| match error {
-            Unsigned::NotTaken(kube::Error::Api(status)) if matches!(status.code, 400..=422) => Hopeless(anyhow!(
-                "the API server takes no request for a certificate: {} ({}); is the token still valid?",
-                status.message,
-                status.code
-            ))
-            .into(),
+            Unsigned::NotTaken(kube::Error::Api(status)) if matches!(status.code, 400..=422) => {
+                Hopeless(anyhow!(
+                    "the API server takes no request for a certificate: {} ({}); is the token still valid?",
+                    status.message,
+                    status.code
+                ))
+                .into()
+            }
             error @ (Unsigned::Refused { .. } | Unsigned::Waited { .. }) => Hopeless(error.into()).into(),
             error => anyhow::Error::from(error),
         })
@@ -182,8 +198,9 @@ async fn bootstrap(args: &JoinArgs) -> Result<Bootstrap> {
 async fn of_kubeconfig(file: &Path) -> Result<Bootstrap> {
     let why = || format!("--bootstrap-kubeconfig {}", file.display());
     let config = Kubeconfig::read_from(file).with_context(why)?;
-    let config =
-        kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await.with_context(why)?;
+    let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default())
+        .await
+        .with_context(why)?;
     let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
     let roots = config.root_cert.clone().with_context(|| format!("{} names no CA", why()))?;
     let ca = roots.iter().map(|der| pem(der)).collect();
@@ -212,7 +229,8 @@ async fn discover(server: &str, token: &Token, hashes: &[CaHash]) -> Result<Stri
     let ca = trusted(&bounded(strangers)?, token, hashes).await?;
     let mut known = kube::Config::new(server.parse().context("--server is no URL")?);
     known.root_cert = Some(ders(&ca)?);
-    let again = trusted(&bounded(known)?, token, hashes).await.context("asking again, over a trusted connection")?;
+    let again =
+        trusted(&bounded(known)?, token, hashes).await.context("asking again, over a trusted connection")?;
     if again != ca {
         bail!("cluster-info changed while it was read");
     }

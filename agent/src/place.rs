@@ -83,7 +83,9 @@ fn choose(
     let of = |address: IpAddr| held.iter().find(|(_, held)| *held == address).map(|(name, _)| name.as_str());
     let uplink = match &told.uplink {
         Some(uplink) => uplink.as_str(),
-        None => of(source).with_context(|| format!("no interface has the address {source}: give --uplink"))?,
+        None => {
+            of(source).with_context(|| format!("no interface has the address {source}: give --uplink"))?
+        }
     };
     if !told.addresses.is_empty() {
         return Ok((told.addresses.clone(), uplink.to_owned()));
@@ -132,7 +134,8 @@ async fn target(server: &Uri) -> Result<IpAddr> {
 
 /// The address this machine would speak from.
 fn source(target: IpAddr) -> Result<IpAddr> {
-    let any = if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
+    let any =
+        if target.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     // Chooses a route and sends nothing.
     socket.connect(SocketAddr::new(target, ANY_PORT))?;

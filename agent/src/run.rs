@@ -129,6 +129,7 @@ async fn start(
         hostname: node::hostname(),
         addresses: place.addresses.clone(),
         kubelet_port: args.kubelet_port,
+        taints: args.register_with_taints.clone(),
     };
     let registered = node::register(&client, &identity).await?;
     tokio::spawn(node::renew(client.clone(), registered, shutdown.clone()));
@@ -146,7 +147,8 @@ async fn start(
         PodSide(datapath.clone()),
     )
     .await?;
-    let operations = Operations::start(&OperationsConfig::new(&place.node_name, &place.addresses), &shutdown)?;
+    let operations =
+        Operations::start(&OperationsConfig::new(&place.node_name, &place.addresses), &shutdown)?;
     // The zone is known before the first comparison with the tables: a restart moves no slot.
     let zone = peers::zone(&nodes, &place.node_name);
     let (view, node_view) = watch::channel(NodeView { addresses: place.addresses.clone(), zone });

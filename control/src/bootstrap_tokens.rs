@@ -185,7 +185,8 @@ mod tests {
     use super::*;
 
     fn secret(id: &str, more: &[(&str, &str)]) -> Secret {
-        let mut data = json!({ "token-id": STANDARD.encode(id), "token-secret": STANDARD.encode("0123456789abcdef") });
+        let mut data =
+            json!({ "token-id": STANDARD.encode(id), "token-secret": STANDARD.encode("0123456789abcdef") });
         for (key, value) in more {
             data[*key] = STANDARD.encode(value).into();
         }

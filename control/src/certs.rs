@@ -32,7 +32,8 @@ pub fn show(arguments: &CertsArgs) -> Result<()> {
 
 fn rows(folder: &Path, now: i64) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (name, renewed) in [(pki::SERVING, "by itself"), (pki::KUBELET_CLIENT, "by itself"), (pki::CA, "no")] {
+    for (name, renewed) in [(pki::SERVING, "by itself"), (pki::KUBELET_CLIENT, "by itself"), (pki::CA, "no")]
+    {
         let path = folder.join(format!("{name}.crt"));
         let text = files::read(&path)?.with_context(|| {
             format!("there is no {}: `xebec-control run` with this data folder makes it", path.display())

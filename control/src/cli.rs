@@ -86,7 +86,13 @@ pub struct RunArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
     pub min_request_timeout: u64,
     /// How long certificates live: those that are asked for at most, and the API server's own
-    #[arg(long, value_name = "DURATION", default_value = "8760h", value_parser = signing_duration)]
+    #[arg(
+        long,
+        env = "XEBEC_CLUSTER_SIGNING_DURATION",
+        value_name = "DURATION",
+        default_value = "8760h",
+        value_parser = signing_duration
+    )]
     pub cluster_signing_duration: Duration,
     /// Form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -322,7 +328,9 @@ fn duration(text: &str) -> Result<Duration, String> {
 fn signing_duration(text: &str) -> Result<Duration, String> {
     let length = duration(text)?;
     if length < SHORTEST_SIGNING {
-        return Err(format!("{text:?} is too short: certificates have to live for {SHORTEST_SIGNING:?} at least"));
+        return Err(format!(
+            "{text:?} is too short: certificates have to live for {SHORTEST_SIGNING:?} at least"
+        ));
     }
     Ok(length)
 }
@@ -405,7 +413,9 @@ mod tests {
 
     #[test]
     fn lengths_of_time_are_written_as_everywhere() {
-        for (text, seconds) in [("24h", 86_400), ("1h30m", 5_400), ("90s", 90), ("0", 0), ("8760h0m0s", 31_536_000)] {
+        for (text, seconds) in
+            [("24h", 86_400), ("1h30m", 5_400), ("90s", 90), ("0", 0), ("8760h0m0s", 31_536_000)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         for bad in ["", "1", "-1h", "soon"] {

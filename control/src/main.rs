@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         cli::Command::Backup(arguments) => backup::write(&arguments),
         cli::Command::Restore(arguments) => restore::restore(&arguments),
         cli::Command::Certs(arguments) => certs::show(&arguments),
-        cli::Command::Token { command: cli::TokenCommand::Create(arguments) } => token_create::create(&arguments),
+        cli::Command::Token { command: cli::TokenCommand::Create(arguments) } => {
+            token_create::create(&arguments)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

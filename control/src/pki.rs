@@ -98,7 +98,8 @@ impl Pki {
     /// Makes anew what is about to expire; says of `serving` and `kubelet_client` whether they are others now.
     pub fn renewed(&mut self) -> Result<(bool, bool)> {
         let serving = pair(&self.folder, SERVING, &self.authority, &self.serving_subject, self.life)?;
-        let client = pair(&self.folder, KUBELET_CLIENT, &self.authority, &kubelet_client_subject(), self.life)?;
+        let client =
+            pair(&self.folder, KUBELET_CLIENT, &self.authority, &kubelet_client_subject(), self.life)?;
         let changed = (
             serving.certificate != self.serving.certificate,
             client.certificate != self.kubelet_client.certificate,

@@ -71,7 +71,10 @@ fn warn(pki: &Pki) {
         // Of one that lives for days only, the last tenth.
         let early = WARN_BEFORE.min((validity.not_after - validity.not_before) / 10);
         if left < early {
-            tracing::warn!(certificate = name, "a certificate ends in {left} s; `xebec-control certs` shows all");
+            tracing::warn!(
+                certificate = name,
+                "a certificate ends in {left} s; `xebec-control certs` shows all"
+            );
         }
     }
 }

@@ -161,7 +161,9 @@ impl Signers {
             }
             None => {
                 let life = match request.spec.expiration_seconds {
-                    Some(seconds) => self.life.min(Duration::from_secs(u64::try_from(seconds).unwrap_or(600))),
+                    Some(seconds) => {
+                        self.life.min(Duration::from_secs(u64::try_from(seconds).unwrap_or(600)))
+                    }
                     None => self.life,
                 };
                 let usages = request.spec.usages.clone().unwrap_or_default();

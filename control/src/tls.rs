@@ -68,7 +68,8 @@ fn certified(pair: &Pair) -> Result<Arc<CertifiedKey>> {
         .collect::<Result<_, _>>()
         .context("a certificate cannot be read")?;
     let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).context("a key cannot be read")?;
-    let certified = CertifiedKey::from_der(chain, key, &provider()).context("a certificate does not fit its key")?;
+    let certified =
+        CertifiedKey::from_der(chain, key, &provider()).context("a certificate does not fit its key")?;
     Ok(Arc::new(certified))
 }
 

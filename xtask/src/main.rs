@@ -94,6 +94,20 @@ enum Task {
     },
     /// Check the rules of the tree.
     Tidy,
+    /// (internal) A bare machine beside a cluster's nodes.
+    #[command(hide = true)]
+    Machine {
+        name: String,
+        /// The cluster's folder [default: target/xebec].
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// Take it away again.
+        #[arg(long)]
+        remove: bool,
+        /// Run on it.
+        #[arg(last = true)]
+        command: Vec<std::ffi::OsString>,
+    },
     /// (internal) Serve a hub's registry and DNS.
     #[command(hide = true)]
     Hub {
@@ -165,6 +179,9 @@ fn run(task: Task) -> Result<()> {
         Task::Test { filter, soak } => test::test(&test::TestOptions { filter, soak }),
         Task::Bench { what } => bench::bench(&what),
         Task::Tidy => tidy::tidy(&workspace),
+        Task::Machine { name, dir, remove, command } => {
+            up::machine(&up::MachineOptions { dir: cluster_dir(dir), name, remove, command })
+        }
         Task::Hub { dir } => run_hub(&workspace, &dir),
         Task::Hold { place, hostname, node_dir, control_dir, bin_dir } => {
             namespace::hold(&place.into(), &hostname, &node_dir, control_dir.as_deref(), &bin_dir)

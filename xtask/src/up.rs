@@ -5,6 +5,7 @@
 
 mod control;
 mod hello;
+mod machine;
 mod network;
 mod node;
 pub mod preflight;
@@ -20,6 +21,8 @@ use crate::process::Processes;
 use crate::progress::Progress;
 use crate::tools::{Tool, Tools};
 use crate::{build, images};
+
+pub use machine::{MachineOptions, machine};
 
 /// What `up` was asked for.
 pub struct UpOptions {

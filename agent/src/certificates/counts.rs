@@ -69,7 +69,8 @@ impl Counts {
         };
         let mut text = String::new();
         let whose = if *kind == Kind::Client { "client" } else { "serving" };
-        let _ = writeln!(text, "# HELP {ttl} Seconds until the {whose} certificate ends; negative when it has.");
+        let _ =
+            writeln!(text, "# HELP {ttl} Seconds until the {whose} certificate ends; negative when it has.");
         let _ = writeln!(text, "# TYPE {ttl} gauge");
         let ends = ends.load(Ordering::Relaxed);
         if ends == NONE {

@@ -36,7 +36,8 @@ impl Pair {
     /// When it is another key's.
     pub fn new(certificate: String, key: &KeyPair) -> Result<Self> {
         let pem = pem(&certificate)?;
-        let (_, parsed) = X509Certificate::from_der(&pem.contents).context("the certificate cannot be read")?;
+        let (_, parsed) =
+            X509Certificate::from_der(&pem.contents).context("the certificate cannot be read")?;
         ensure!(
             parsed.public_key().raw == key.subject_public_key_info(),
             "the certificate is for another key"
@@ -67,7 +68,8 @@ impl Pair {
         let subject = || -> Option<(String, Vec<String>)> {
             let pem = pem(&self.certificate).ok()?;
             let (_, parsed) = X509Certificate::from_der(&pem.contents).ok()?;
-            let text = |name: &x509_parser::x509::AttributeTypeAndValue<'_>| name.as_str().map(str::to_owned).ok();
+            let text =
+                |name: &x509_parser::x509::AttributeTypeAndValue<'_>| name.as_str().map(str::to_owned).ok();
             let name = parsed.subject().iter_common_name().find_map(text)?;
             Some((name, parsed.subject().iter_organization().filter_map(text).collect()))
         };
@@ -139,7 +141,10 @@ pub(super) mod tests {
     fn a_pair_belongs_together_and_names_its_node() {
         let (pair, _) = made("n1", (2020, 2021));
         assert!(pair.is_of_node("n1") && !pair.is_of_node("n2"));
-        assert_eq!(pair.validity().unwrap(), Validity { not_before: 1_577_836_800, not_after: 1_609_459_200 });
+        assert_eq!(
+            pair.validity().unwrap(),
+            Validity { not_before: 1_577_836_800, not_after: 1_609_459_200 }
+        );
         let other = generate().unwrap();
         let refused = Pair::new(pair.certificate.clone(), &other).unwrap_err().to_string();
         assert_eq!(refused, "the certificate is for another key");

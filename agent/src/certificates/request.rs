@@ -38,7 +38,9 @@ pub enum Subject {
 pub enum Unsigned {
     #[error("signing request {name} was refused: {why}")]
     Refused { name: String, why: String },
-    #[error("signing request {name} was not signed within {waited:?}: `kubectl certificate approve {name}` approves it")]
+    #[error(
+        "signing request {name} was not signed within {waited:?}: `kubectl certificate approve {name}` approves it"
+    )]
     Waited { name: String, waited: Duration },
     #[error("signing request {name} is gone")]
     Gone { name: String },
@@ -192,7 +194,9 @@ mod tests {
     #[test]
     fn a_request_ends_when_it_is_signed_denied_or_failed() {
         assert!(outcome(&with_status(json!({}))).is_none());
-        assert!(outcome(&with_status(json!({"conditions": [{"type": "Approved", "status": "True"}]}))).is_none());
+        assert!(
+            outcome(&with_status(json!({"conditions": [{"type": "Approved", "status": "True"}]}))).is_none()
+        );
         let signed = outcome(&with_status(json!({"certificate": "cGVt"}))).unwrap();
         assert_eq!(signed.unwrap(), "pem");
         for (kind, why) in [("Denied", "not you"), ("Failed", "not this")] {
@@ -212,7 +216,10 @@ mod tests {
         };
         let object = serving.object(&key).unwrap();
         assert_eq!(object.spec.signer_name, "kubernetes.io/kubelet-serving");
-        assert_eq!(object.spec.usages.as_deref(), Some(&["digital signature".to_owned(), "server auth".into()][..]));
+        assert_eq!(
+            object.spec.usages.as_deref(),
+            Some(&["digital signature".to_owned(), "server auth".into()][..])
+        );
         let (_, pem) = x509_parser::pem::parse_x509_pem(&object.spec.request.0).unwrap();
         let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).unwrap();
         let subject = parsed.certification_request_info.subject.to_string();

@@ -34,7 +34,9 @@ pub fn trusted_ca(data: &BTreeMap<String, String>, token: &Token, hashes: &[CaHa
         .context("the CA in cluster-info cannot be read")?;
     ensure!(!certificates.is_empty(), "cluster-info names no CA");
     if !hashes.is_empty() && !certificates.iter().any(|ca| hashes.iter().any(|hash| hash.is_of(ca))) {
-        bail!("the CA in cluster-info is not the one of --ca-cert-hash: this is another cluster, or no honest one");
+        bail!(
+            "the CA in cluster-info is not the one of --ca-cert-hash: this is another cluster, or no honest one"
+        );
     }
     Ok(ca)
 }
@@ -43,22 +45,27 @@ pub fn trusted_ca(data: &BTreeMap<String, String>, token: &Token, hashes: &[CaHa
 fn verify(content: &str, signature: &str, token: &Token) -> Result<()> {
     let (header, rest) = signature.split_once('.').context("the signature of cluster-info has no header")?;
     let tag = rest.strip_prefix('.').context("the signature of cluster-info is not detached")?;
-    let read = |part: &str| URL_SAFE_NO_PAD.decode(part).context("the signature of cluster-info is no base64");
-    let said: Value =
-        serde_json::from_slice(&read(header)?).context("the header of cluster-info's signature is no JSON")?;
+    let read =
+        |part: &str| URL_SAFE_NO_PAD.decode(part).context("the signature of cluster-info is no base64");
+    let said: Value = serde_json::from_slice(&read(header)?)
+        .context("the header of cluster-info's signature is no JSON")?;
     ensure!(said["alg"] == "HS256", "cluster-info is signed by {}, not by HS256", said["alg"]);
     ensure!(said["kid"] == token.id.as_str(), "cluster-info is signed for another token");
     let key = hmac::Key::new(hmac::HMAC_SHA256, token.secret().as_bytes());
     let signed = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
     hmac::verify(&key, signed.as_bytes(), &read(tag)?).map_err(|_| {
-        anyhow::anyhow!("cluster-info is not signed with this token: its secret is wrong, or somebody changed it")
+        anyhow::anyhow!(
+            "cluster-info is not signed with this token: its secret is wrong, or somebody changed it"
+        )
     })
 }
 
 fn ca_of(kubeconfig: &str) -> Result<String> {
-    let config: Value = serde_saphyr::from_str(kubeconfig).context("the kubeconfig in cluster-info is no YAML")?;
+    let config: Value =
+        serde_saphyr::from_str(kubeconfig).context("the kubeconfig in cluster-info is no YAML")?;
     let encoded = config["clusters"][0]["cluster"]["certificate-authority-data"].as_str();
-    let decoded = STANDARD.decode(encoded.context("cluster-info names no CA")?).context("the CA is no base64")?;
+    let decoded =
+        STANDARD.decode(encoded.context("cluster-info names no CA")?).context("the CA is no base64")?;
     String::from_utf8(decoded).context("the CA in cluster-info is no PEM")
 }
 

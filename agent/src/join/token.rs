@@ -91,7 +91,10 @@ mod tests {
     #[test]
     fn tokens_have_one_form_and_are_not_shown() {
         let token: Token = "abcdef.0123456789abcdef".parse().unwrap();
-        assert_eq!((token.bearer().as_str(), token.secret()), ("abcdef.0123456789abcdef", "0123456789abcdef"));
+        assert_eq!(
+            (token.bearer().as_str(), token.secret()),
+            ("abcdef.0123456789abcdef", "0123456789abcdef")
+        );
         assert_eq!(format!("{token:?}"), "Token(abcdef.…)");
         for bad in ["abcdef", "abcdef.0123", "ABCDEF.0123456789abcdef", "abcdef.0123456789abcdef.x"] {
             let refused = bad.parse::<Token>().unwrap_err();
@@ -103,14 +106,17 @@ mod tests {
     fn a_ca_is_known_by_the_digest_of_its_public_key() {
         let key = rcgen::KeyPair::generate().unwrap();
         let ca = rcgen::CertificateParams::default().self_signed(&key).unwrap();
-        let again = rcgen::CertificateParams::new(vec!["b.example".into()]).unwrap().self_signed(&key).unwrap();
+        let again =
+            rcgen::CertificateParams::new(vec!["b.example".into()]).unwrap().self_signed(&key).unwrap();
         let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
         let hex: String = digest(&SHA256, &spki).as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         let hash: CaHash = format!("sha256:{hex}").parse().unwrap();
         assert!(hash.is_of(ca.der()) && hash.is_of(again.der()));
         let other = rcgen::KeyPair::generate().unwrap();
         assert!(!hash.is_of(rcgen::CertificateParams::default().self_signed(&other).unwrap().der()));
-        for bad in [hex.clone(), format!("sha512:{hex}"), "sha256:12".into(), format!("sha256:{}", "é".repeat(32))] {
+        for bad in
+            [hex.clone(), format!("sha512:{hex}"), "sha256:12".into(), format!("sha256:{}", "é".repeat(32))]
+        {
             assert!(bad.parse::<CaHash>().is_err(), "{bad}");
         }
     }

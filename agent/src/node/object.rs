@@ -22,6 +22,8 @@ pub struct Identity {
     pub hostname: String,
     pub addresses: Vec<IpAddr>,
     pub kubelet_port: u16,
+    /// Besides the one that goes with the first status.
+    pub taints: Vec<Taint>,
 }
 
 /// What a status is made of.
@@ -64,15 +66,19 @@ impl Identity {
                 ..ObjectMeta::default()
             },
             spec: Some(NodeSpec {
-                taints: Some(vec![Taint {
-                    key: "node.kubernetes.io/not-ready".to_owned(),
-                    effect: "NoSchedule".to_owned(),
-                    ..Taint::default()
-                }]),
+                taints: Some(std::iter::once(not_ready()).chain(self.taints.clone()).collect()),
                 ..NodeSpec::default()
             }),
             status: None,
         }
+    }
+}
+
+fn not_ready() -> Taint {
+    Taint {
+        key: "node.kubernetes.io/not-ready".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
     }
 }
 
@@ -214,6 +220,7 @@ mod tests {
             hostname: "h".into(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             kubelet_port: 10250,
+            taints: Vec::new(),
         };
         assert_eq!(identity.labels()["kubernetes.io/hostname"], "h");
         assert_eq!(identity.node().spec.unwrap().taints.unwrap().len(), 1);

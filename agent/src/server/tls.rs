@@ -55,10 +55,11 @@ impl std::fmt::Debug for Resolver {
 pub fn config(shown: Shown, client_ca: &ClientCa) -> Result<ServerConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     // Without a certificate a client is told 401 instead of a broken handshake.
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), Arc::clone(&provider))
-        .allow_unauthenticated()
-        .build()
-        .context("--client-ca")?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(client_ca)?), Arc::clone(&provider))
+            .allow_unauthenticated()
+            .build()
+            .context("--client-ca")?;
     let resolver = Resolver::new(shown)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -102,8 +103,10 @@ impl Shown {
             Self::Signed { file, .. } => (file, file),
         };
         let why = || format!("the certificate {}", certificate.display());
-        let chain: Vec<CertificateDer<'static>> =
-            CertificateDer::pem_file_iter(certificate).with_context(why)?.collect::<Result<_, _>>().with_context(why)?;
+        let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(certificate)
+            .with_context(why)?
+            .collect::<Result<_, _>>()
+            .with_context(why)?;
         let key = PrivateKeyDer::from_pem_file(key).with_context(|| format!("the key {}", key.display()))?;
         certified(chain, key).with_context(why)
     }

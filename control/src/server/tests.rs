@@ -59,7 +59,13 @@ async fn start(limits: Limits) -> Fixture {
     let stop = CancellationToken::new();
     let entered = Arc::new(Notify::new());
     let handler = Names { entered: entered.clone(), release: released };
-    let server = tokio::spawn(serve(listener, tls::server(&pki).unwrap(), limits, handler, stop.clone()));
+    let server = tokio::spawn(serve(
+        listener,
+        tls::server(&pki, tls::Live::new(&pki.serving).unwrap()).unwrap(),
+        limits,
+        handler,
+        stop.clone(),
+    ));
     Fixture { pki, address, stop, entered, release, server, _folder: folder }
 }
 
@@ -73,7 +79,7 @@ impl Fixture {
             None => config.with_no_client_auth(),
             Some(name) => {
                 let subject = Subject { name: name.into(), groups: Vec::new(), usage: Usage::Client };
-                let pair = self.pki.authority.issue(&subject).unwrap();
+                let pair = self.pki.authority.issue(&subject, pki::LIFE).unwrap();
                 let chain = vec![CertificateDer::from_pem_slice(pair.certificate.as_bytes()).unwrap()];
                 let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
                 config.with_client_auth_cert(chain, key).unwrap()
@@ -116,7 +122,7 @@ async fn request_carries_who_sent_it() {
 async fn certificate_of_another_authority_is_refused() {
     let (ours, theirs) = (start(Limits::default()).await, start(Limits::default()).await);
     let subject = Subject { name: "jane".into(), groups: Vec::new(), usage: Usage::Client };
-    let pair = theirs.pki.authority.issue(&subject).unwrap();
+    let pair = theirs.pki.authority.issue(&subject, pki::LIFE).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ours.pki.authority.certificate().as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder()

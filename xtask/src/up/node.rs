@@ -28,32 +28,37 @@ const PROGRAMS: [&str; 5] = ["holder", "containerd", "agent", "dns", "control"];
 pub fn ensure_places(session: &Session, note: &Note) -> Result<()> {
     for (index, node) in session.node_names().iter().enumerate() {
         note.say(node);
-        for program in PROGRAMS {
-            cgroup::create(&cgroup_path(session, node).join(program))?;
-        }
-        network::ensure_uplink(session, node, &addresses(session, index))?;
-        let dir = session.cluster.node_dir(node);
-        fs::create_dir_all(dir.join("pod-logs"))?;
-        fs::create_dir_all(session.cluster.bin())?;
-        let mut args: Vec<OsString> = vec![
-            "--cgroup".into(),
-            cgroup_path(session, node).join("holder").into(),
-            "--netns".into(),
-            session.cluster.netns(node).into(),
-            "--hostname".into(),
-            node.into(),
-            "--node-dir".into(),
-            dir.into(),
-            "--bin-dir".into(),
-            session.cluster.bin().into(),
-        ];
-        if index == 0 {
-            fs::create_dir_all(session.cluster.control_dir())?;
-            args.extend(["--control-dir".into(), session.cluster.control_dir().into()]);
-        }
-        session.processes.ensure_holder(&format!("{node}.holder"), &args)?;
+        ensure_place(session, node, index)?;
     }
     Ok(())
+}
+
+/// The same of one node; the first is also the control plane's.
+pub fn ensure_place(session: &Session, node: &str, index: usize) -> Result<()> {
+    for program in PROGRAMS {
+        cgroup::create(&cgroup_path(session, node).join(program))?;
+    }
+    network::ensure_uplink(session, node, &addresses(session, index))?;
+    let dir = session.cluster.node_dir(node);
+    fs::create_dir_all(dir.join("pod-logs"))?;
+    fs::create_dir_all(session.cluster.bin())?;
+    let mut args: Vec<OsString> = vec![
+        "--cgroup".into(),
+        cgroup_path(session, node).join("holder").into(),
+        "--netns".into(),
+        session.cluster.netns(node).into(),
+        "--hostname".into(),
+        node.into(),
+        "--node-dir".into(),
+        dir.into(),
+        "--bin-dir".into(),
+        session.cluster.bin().into(),
+    ];
+    if index == 0 {
+        fs::create_dir_all(session.cluster.control_dir())?;
+        args.extend(["--control-dir".into(), session.cluster.control_dir().into()]);
+    }
+    session.processes.ensure_holder(&format!("{node}.holder"), &args).map(drop)
 }
 
 /// containerd, agent and DNS of every node.
@@ -143,7 +148,8 @@ fn ensure_credentials(session: &Session, node: &str, addresses: &[std::net::IpAd
     Ok(())
 }
 
-fn ensure_containerd(session: &Session, node: &str, containerd: &Tool, runc: &Tool) -> Result<()> {
+/// A containerd of the node's own.
+pub fn ensure_containerd(session: &Session, node: &str, containerd: &Tool, runc: &Tool) -> Result<()> {
     let dir = session.cluster.node_dir(node).join("containerd");
     fs::create_dir_all(&dir)?;
     let config = dir.join("config.toml");
