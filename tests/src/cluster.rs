@@ -35,8 +35,16 @@ impl Cluster {
     pub fn running() -> Self {
         let dir = std::env::var_os("XEBEC_CLUSTER_DIR")
             .expect("run by `cargo xtask test cluster`, which starts a cluster");
+        Self::at(Path::new(&dir))
+    }
+
+    /// The cluster with this folder.
+    ///
+    /// # Panics
+    /// When it does not answer.
+    pub fn at(dir: &Path) -> Self {
         let kubectl = std::env::var_os("XEBEC_KUBECTL").expect("XEBEC_KUBECTL names kubectl");
-        let mut cluster = Self { dir: dir.into(), kubectl: kubectl.into(), nodes: Vec::new() };
+        let mut cluster = Self { dir: dir.to_owned(), kubectl: kubectl.into(), nodes: Vec::new() };
         let nodes = cluster.json(&["get", "nodes"]);
         for node in nodes["items"].as_array().expect("a list of nodes") {
             let addresses: Vec<IpAddr> = node["status"]["addresses"]

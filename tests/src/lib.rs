@@ -14,6 +14,7 @@ pub mod history;
 pub mod image;
 pub mod kubectl;
 pub mod load;
+pub mod machine;
 pub mod netns;
 pub mod pty;
 pub mod registry;

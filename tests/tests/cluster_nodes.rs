@@ -118,12 +118,31 @@ fn pods_of_a_lost_node_move_and_none_runs_twice_when_it_returns() {
             )
         })
         .to_vec();
+    // Every start of a pod leaves a line in a folder that all nodes of the cluster see.
+    let starts = cluster.dir.join("starts");
+    std::fs::create_dir_all(&starts).expect("a folder");
+    std::fs::remove_file(starts.join("all")).ok();
+    let recorder = format!(
+        "{{\"name\":\"recorder\",\"image\":\"busybox\",\"command\":[\"sh\",\"-c\",\"echo $POD_UID $NODE >>/starts/all\"],\
+         \"volumeMounts\":[{{\"name\":\"starts\",\"mountPath\":\"/starts\"}}],\"env\":[\
+         {{\"name\":\"POD_UID\",\"valueFrom\":{{\"fieldRef\":{{\"fieldPath\":\"metadata.uid\"}}}}}},\
+         {{\"name\":\"NODE\",\"valueFrom\":{{\"fieldRef\":{{\"fieldPath\":\"spec.nodeName\"}}}}}}]}}"
+    );
     let patch = format!(
-        "{{\"spec\":{{\"replicas\":4,\"template\":{{\"spec\":{{\"tolerations\":[{}]}}}}}}}}",
-        tolerations.join(",")
+        "{{\"spec\":{{\"replicas\":4,\"template\":{{\"spec\":{{\"tolerations\":[{}],\"initContainers\":[{recorder}],\
+         \"volumes\":[{{\"name\":\"starts\",\"hostPath\":{{\"path\":\"{}\"}}}}]}}}}}}}}",
+        tolerations.join(","),
+        starts.display()
     );
     ns.ok(&["patch", "deployment", "web", "-p", &patch]);
     ns.rolled_out("web");
+    let started = || -> Vec<(String, String)> {
+        let text = std::fs::read_to_string(starts.join("all")).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| line.split_once(' '))
+            .map(|(uid, node)| (uid.into(), node.into()))
+            .collect()
+    };
     let node = cluster.nodes[1].0.clone();
     let lost: Vec<_> = ready_pods(&ns).into_iter().filter(|(_, _, at)| *at == node).collect();
     assert!(!lost.is_empty(), "the node has pods to lose");
@@ -156,7 +175,17 @@ fn pods_of_a_lost_node_move_and_none_runs_twice_when_it_returns() {
         pods.sort();
         pods
     };
-    assert_eq!(sorted(ready_pods(&ns)), sorted(before), "those that took their place stay");
+    assert_eq!(sorted(ready_pods(&ns)), sorted(before.clone()), "those that took their place stay");
+    // What each node did is on record: every pod, lost ones and those in their place, was started once, on one node.
+    let all = started();
+    for (name, uid, at) in lost.iter().chain(&before) {
+        let nodes: Vec<&str> =
+            all.iter().filter(|(of, _)| of == uid).map(|(_, node)| node.as_str()).collect();
+        assert_eq!(nodes, [at.as_str()], "starts of {name}");
+    }
+    let mut uids: Vec<&str> = all.iter().map(|(uid, _)| uid.as_str()).collect();
+    uids.sort_unstable();
+    assert!(uids.windows(2).all(|pair| pair[0] != pair[1]), "a pod ran twice: {all:?}");
 }
 
 #[test]
