@@ -94,6 +94,12 @@ pub struct RunArgs {
     /// Port of the kubelet API
     #[arg(long, env = "XEBEC_KUBELET_PORT", value_name = "PORT", default_value_t = 10250)]
     pub kubelet_port: u16,
+    /// Address of the health port, which asks for no credentials
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub healthz_bind_address: IpAddr,
+    /// The health port; 0 for none
+    #[arg(long, env = "XEBEC_HEALTHZ_PORT", value_name = "PORT", default_value_t = 10248)]
+    pub healthz_port: u16,
     /// Certificate that the kubelet API shows [default: one that the cluster signs and that is renewed]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,

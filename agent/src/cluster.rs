@@ -15,6 +15,7 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tower::service_fn;
 
+use crate::client_counts::ClientCounts;
 use crate::stamp::Stamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,6 +28,7 @@ pub struct Access {
     pub client: Client,
     /// The cluster's CAs, DER.
     pub roots: Vec<Vec<u8>>,
+    pub counts: ClientCounts,
 }
 
 /// A client that follows a file.
@@ -47,14 +49,16 @@ pub async fn access(kubeconfig: &Path) -> Result<Access> {
     let stamp = Stamp::of(kubeconfig);
     let config = config(kubeconfig).await?;
     let (roots, namespace) = (config.root_cert.clone().unwrap_or_default(), config.default_namespace.clone());
+    let counts = ClientCounts::new(host(&config));
     let client = open(config).with_context(|| format!("--kubeconfig {}", kubeconfig.display()))?;
     let followed =
         Arc::new(Followed { kubeconfig: kubeconfig.to_owned(), held: Mutex::new(Held { client, stamp }) });
+    let counted = counts.clone();
     let service = service_fn(move |request: Request<Body>| {
-        let followed = Arc::clone(&followed);
-        async move { followed.send(request).await }
+        let (followed, counts) = (Arc::clone(&followed), counted.clone());
+        async move { send(&followed.current().await, request, &counts).await }
     });
-    Ok(Access { client: Client::new(service, namespace), roots })
+    Ok(Access { client: Client::new(service, namespace), roots, counts })
 }
 
 /// What a pod is given: its service account's token, which is read anew as it is renewed.
@@ -63,8 +67,14 @@ pub async fn access(kubeconfig: &Path) -> Result<Access> {
 /// Outside of a pod.
 pub fn access_of_pod() -> Result<Access> {
     let config = kube::Config::incluster().context("using the pod's service account")?;
-    let roots = config.root_cert.clone().unwrap_or_default();
-    Ok(Access { client: open(config).context("using the pod's service account")?, roots })
+    let (roots, namespace) = (config.root_cert.clone().unwrap_or_default(), config.default_namespace.clone());
+    let counts = ClientCounts::new(host(&config));
+    let (client, counted) = (open(config).context("using the pod's service account")?, counts.clone());
+    let service = service_fn(move |request: Request<Body>| {
+        let (client, counts) = (client.clone(), counted.clone());
+        async move { send(&client, request, &counts).await }
+    });
+    Ok(Access { client: Client::new(service, namespace), roots, counts })
 }
 
 /// The API server's URL as a pod is told it.
@@ -97,6 +107,22 @@ pub fn server_of(kubeconfig: &Path) -> Result<Uri> {
     server.parse().with_context(|| format!("{}: {server:?} is no URL", why()))
 }
 
+/// Host and port of the API server, as counts name it.
+fn host(config: &kube::Config) -> &str {
+    config.cluster_url.authority().map_or("", http::uri::Authority::as_str)
+}
+
+async fn send(
+    client: &Client,
+    request: Request<Body>,
+    counts: &ClientCounts,
+) -> kube::Result<Response<Body>> {
+    let method = request.method().clone();
+    let answer = client.send(request).await;
+    counts.answered(&method, answer.as_ref().ok().map(|answer| answer.status().as_u16()));
+    answer
+}
+
 async fn config(kubeconfig: &Path) -> Result<kube::Config> {
     let why = || format!("--kubeconfig {}", kubeconfig.display());
     let file = Kubeconfig::read_from(kubeconfig).with_context(why)?;
@@ -113,11 +139,6 @@ fn open(mut config: kube::Config) -> kube::Result<Client> {
 // === impl Followed ===
 
 impl Followed {
-    async fn send(&self, request: Request<Body>) -> kube::Result<Response<Body>> {
-        let client = self.current().await;
-        client.send(request).await
-    }
-
     /// The client of the file as it is now. A file that cannot be used changes nothing.
     async fn current(&self) -> Client {
         let stamp = Stamp::of(&self.kubeconfig);

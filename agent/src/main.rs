@@ -5,6 +5,7 @@
 mod adapters;
 mod certificates;
 mod cli;
+mod client_counts;
 mod cluster;
 mod credentials;
 mod datapath;

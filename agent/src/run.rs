@@ -32,7 +32,7 @@ use crate::credentials::{Credentials, Obtained};
 use crate::drain::{self, Drain};
 use crate::node::{Capacity, Identity};
 use crate::place::Place;
-use crate::server::{ClientCa, Shown};
+use crate::server::{ClientCa, Shown, Told};
 use crate::{datapath, node, peers, server};
 
 /// The kubelet API's certificate and key, below the state folder.
@@ -166,12 +166,19 @@ async fn start(
     let drain = Drain::new(client.clone(), applied, nodes, &place.node_name);
     let pod_net = PodNet { network: network.clone(), drain };
     let kubelet = Kubelet::start(config.clone(), client.clone(), containerd.clone(), pod_net, recorder)?;
-    let counts = renew_certificates(args, place, &identity, &obtained, &shutdown);
-    let served = server::Served::new(&kubelet, config, client.clone(), containerd.clone(), network, counts);
+    let told = Told {
+        certificates: renew_certificates(args, place, &identity, &obtained, &shutdown),
+        requests: obtained.access.counts.clone(),
+        configuration: configuration(args),
+    };
+    let served = server::Served::new(&kubelet, config, client.clone(), containerd.clone(), network, told);
     let client_ca = match &args.client_ca {
         Some(file) => ClientCa::File(file.clone()),
         None => ClientCa::Known(obtained.access.roots),
     };
+    if args.healthz_port != 0 {
+        server::start_health(args.healthz_bind_address, args.healthz_port, shutdown.clone()).await?;
+    }
     server::start(args.kubelet_port, shown(args, place), &client_ca, served, shutdown.clone())?;
     let dns_addresses = place.addresses.clone();
     tokio::spawn(xebec_dns::slice::keep(
@@ -212,6 +219,34 @@ fn start_proxy(
     let announced = drain::announce(client.clone(), node_name.to_owned(), applied.clone(), shutdown.clone());
     tokio::spawn(announced);
     (proxy, applied)
+}
+
+/// What this kubelet was told, in upstream's words.
+fn configuration(args: &RunArgs) -> serde_json::Value {
+    serde_json::json!({
+        "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "port": args.kubelet_port,
+        "healthzBindAddress": args.healthz_bind_address,
+        "healthzPort": args.healthz_port,
+        "containerRuntimeEndpoint": format!("unix://{}", args.containerd_socket.display()),
+        "cgroupRoot": args.cgroup_root,
+        "clusterDNS": args.cluster_dns,
+        "clusterDomain": args.cluster_domain,
+        "resolvConf": args.resolv_conf,
+        "maxPods": args.max_pods,
+        "podLogsDir": args.log_dir,
+        "rotateCertificates": true,
+        "serverTLSBootstrap": args.tls_cert.is_none(),
+        "tlsCertFile": args.tls_cert,
+        "registerWithTaints": args.register_with_taints,
+        "authentication": {
+            "anonymous": { "enabled": false },
+            "webhook": { "enabled": true },
+            "x509": { "clientCAFile": args.client_ca },
+        },
+        "authorization": { "mode": "Webhook" },
+    })
 }
 
 /// Which certificate the kubelet API shows.

@@ -6,9 +6,11 @@
 mod answer;
 mod authn;
 mod authz;
+mod health_port;
 mod logs;
 mod metrics;
 mod port_forward;
+mod process;
 mod query;
 mod remote_command;
 mod routes;
@@ -37,7 +39,9 @@ use self::authn::Authenticator;
 use self::authz::Authorizer;
 use self::metrics::Metrics;
 use crate::certificates::Counts;
+use crate::client_counts::ClientCounts;
 
+pub use health_port::start as start_health;
 pub use tls::{ClientCa, Shown};
 
 const CONNECTIONS: usize = 512;
@@ -59,7 +63,17 @@ pub struct Served {
     authenticator: Authenticator,
     authorizer: Authorizer,
     metrics: Metrics,
+    /// The answer to `/configz`.
+    configuration: Arc<serde_json::Value>,
     streams: Arc<Semaphore>,
+}
+
+/// What the server tells of the rest of this process.
+pub struct Told {
+    pub certificates: [Counts; 2],
+    pub requests: ClientCounts,
+    /// As a KubeletConfiguration.
+    pub configuration: serde_json::Value,
 }
 
 // === impl Served ===
@@ -72,12 +86,13 @@ impl Served {
         client: Client,
         runtime: Containerd,
         network: Network,
-        certificates: [Counts; 2],
+        told: Told,
     ) -> Self {
         Self {
             authenticator: Authenticator::new(client.clone()),
             authorizer: Authorizer::new(client, &config.node_name),
-            metrics: Metrics::new(&config.node_name, certificates),
+            metrics: Metrics::new(&config.node_name, told.certificates, told.requests),
+            configuration: Arc::new(told.configuration),
             streams: Arc::new(Semaphore::new(STREAMS)),
             pods: kubelet.pods(),
             stats: kubelet.stats(),

@@ -132,6 +132,7 @@ async fn serve(
         Some(part) = parts.join_next() => Err(ended(part)),
     };
 
+    api.begin_shutdown();
     stop_parts.cancel();
     if timeout(GRACE, async { while parts.join_next().await.is_some() {} }).await.is_err() {
         tracing::warn!("scheduler and controllers were cut: they did not finish in time");

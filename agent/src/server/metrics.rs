@@ -9,10 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use http::{Method, StatusCode};
 use xebec_kubelet::Stats;
 
+use super::process;
 use crate::certificates::Counts;
+use crate::client_counts::ClientCounts;
 
 /// Paths that are counted apart; whatever else is asked for counts as one.
 const PATHS: &[&str] = &[
+    "configz",
     "healthz",
     "pods",
     "runningpods",
@@ -33,14 +36,15 @@ type Requests = BTreeMap<(&'static str, String, bool), u64>;
 pub struct Metrics {
     node: String,
     certificates: [Counts; 2],
+    asked: ClientCounts,
     requests: Arc<Mutex<Requests>>,
 }
 
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new(node: &str, certificates: [Counts; 2]) -> Self {
-        Self { node: node.to_owned(), certificates, requests: Arc::default() }
+    pub fn new(node: &str, certificates: [Counts; 2], asked: ClientCounts) -> Self {
+        Self { node: node.to_owned(), certificates, asked, requests: Arc::default() }
     }
 
     /// Counts an answer.
@@ -106,6 +110,8 @@ impl Metrics {
             &counted,
         );
         text.extend(self.certificates.iter().map(Counts::text));
+        text.push_str(&self.asked.text());
+        text.push_str(&process::text());
         text
     }
 }

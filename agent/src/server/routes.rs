@@ -17,7 +17,7 @@ use super::port_forward::{self, Destination};
 use super::query::Query;
 use super::remote_command::{self, Wanted};
 use super::upgrade::Upgrade;
-use super::{Served, logs};
+use super::{Served, health_port, logs};
 
 /// Refused: the status and the sentence.
 type Refused = (StatusCode, String);
@@ -57,7 +57,11 @@ pub async fn answer(
 
 fn get(uri: &Uri, parts: &[&str], served: &Served) -> Result<Response<Body>, Refused> {
     Ok(match parts {
-        ["healthz"] | ["healthz", "ping" | "log" | "syncloop"] => answer::text(StatusCode::OK, "ok"),
+        ["healthz", ..] => match health_port::health(uri.path(), uri.query()) {
+            Some(text) => answer::text(StatusCode::OK, &text),
+            None => return Err((StatusCode::NOT_FOUND, "404 page not found".to_owned())),
+        },
+        ["configz"] => answer::json(&serde_json::json!({ "kubeletconfig": *served.configuration })),
         ["pods"] => pods(served, |_| true),
         ["runningpods"] => pods(served, |known| known.status.phase.as_deref() == Some("Running")),
         ["metrics"] => metrics(served.metrics.text(&served.stats)),

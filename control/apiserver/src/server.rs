@@ -50,6 +50,7 @@ struct Inner {
     writing: Semaphore,
     bodies: Bodies,
     ready: AtomicBool,
+    stopping: AtomicBool,
 }
 
 // === impl ApiServer ===
@@ -95,6 +96,7 @@ impl ApiServer {
                 writing,
                 bodies: Bodies::default(),
                 ready: AtomicBool::new(false),
+                stopping: AtomicBool::new(false),
             }),
         })
     }
@@ -110,6 +112,15 @@ impl ApiServer {
 
     pub(crate) fn is_ready(&self) -> bool {
         self.inner.ready.load(Ordering::Acquire)
+    }
+
+    /// From now on `/readyz` fails. Requests are answered as before: who sends them needs a moment to turn away.
+    pub fn begin_shutdown(&self) {
+        self.inner.stopping.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.inner.stopping.load(Ordering::Acquire)
     }
 
     /// Answers a request. Who sends it is said by the extensions [`authn::Peer`] or [`authn::InProcess`], else by its
