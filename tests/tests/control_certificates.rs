@@ -28,10 +28,8 @@ fn serving(control: &Control) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_goes_on_while_the_certificate_is_renewed() {
-    let Some(mut control) = Control::prepare(TEST).map(|c| c.with_flag("--cluster-signing-duration=15s"))
-    else {
-        return;
-    };
+    let Some(control) = Control::prepare(TEST) else { return };
+    let mut control = control.with(&["--cluster-signing-duration=15s"]);
     control.spawn();
     control.ready().await;
     let api: Api<ConfigMap> = Api::namespaced(control.client().await, "default");
