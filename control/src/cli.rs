@@ -324,6 +324,24 @@ fn signing_duration(text: &str) -> Result<Duration, String> {
     Ok(length)
 }
 
+/// The same, or nothing at all.
+fn duration(text: &str) -> Result<Duration, String> {
+    if text == "0" {
+        return Ok(Duration::ZERO);
+    }
+    go_duration(text)
+}
+
+fn signing_duration(text: &str) -> Result<Duration, String> {
+    let length = duration(text)?;
+    if length < SHORTEST_SIGNING {
+        return Err(format!(
+            "{text:?} is too short: certificates have to live for {SHORTEST_SIGNING:?} at least"
+        ));
+    }
+    Ok(length)
+}
+
 fn server_url(text: &str) -> Result<String, String> {
     let url: http::Uri = text.parse().map_err(|_| format!("{text:?} is no URL"))?;
     if url.scheme_str() != Some("https") || url.host().is_none_or(str::is_empty) {
