@@ -17,7 +17,6 @@ mod tls;
 mod upgrade;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ use xebec_runtime::Containerd;
 use self::authn::Authenticator;
 use self::authz::Authorizer;
 use self::metrics::Metrics;
+use self::port_forward::Loopback;
 
 pub use tls::ServerFiles;
 
@@ -85,10 +85,11 @@ impl Served {
         }
     }
 
-    /// The network namespace of a pod; `None` for the host's.
-    fn netns(&self, uid: &str) -> Option<PathBuf> {
-        let attached = self.network.attached();
-        attached.into_iter().find(|(known, _)| known == uid).and_then(|(_, network)| network.netns)
+    /// Where the processes of a pod listen; `None` when it does not run.
+    fn loopback(&self, namespace: &str, pod: &str, uid: &str) -> Option<Loopback> {
+        let known = self.pods.find(namespace, pod).filter(|known| known.uid() == uid)?;
+        let attached = self.network.attached().into_iter().find(|(attached, _)| attached == uid);
+        Loopback::of(&known, attached.and_then(|(_, network)| network.netns))
     }
 }
 

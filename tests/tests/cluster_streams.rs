@@ -245,6 +245,20 @@ fn forwarded_connections_carry_megabytes_and_close_by_halves() {
 }
 
 #[test]
+fn a_finished_pod_is_not_a_way_into_the_nodes_loopback() {
+    let cluster = Cluster::running();
+    let ns = cluster.namespace("streams-finished");
+    ns.ok(&["run", "done", "--image=busybox", "--restart=Never", "--", "true"]);
+    let phase = |pod: &str| ns.ok(&["get", "pod", pod, "-o", "jsonpath={.status.phase}"]);
+    assert!(eventually(SOON, || phase("done") == "Succeeded"), "{}", phase("done"));
+    let node = ns.ok(&["get", "pod", "done", "-o", "jsonpath={.spec.nodeName}"]);
+    // The node's own proxy listens on this port of the node's loopback.
+    let path = format!("/api/v1/nodes/{node}/proxy/portForward/{}/done?port=10249", ns.name);
+    let refused = || text(&cluster.kubectl(&["get", "--raw", &path]).stderr);
+    assert!(eventually(SOON, || refused().contains("is not running")), "{}", refused());
+}
+
+#[test]
 fn a_port_nobody_listens_on_is_told() {
     let cluster = Cluster::running();
     let (ns, _) = deploy_web(&cluster, "streams-refused");

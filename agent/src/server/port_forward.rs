@@ -1,19 +1,20 @@
 //! Port forwarding: a client's streams joined with connections into a pod.
 //!
-//! In: an upgraded connection, the pod's network namespace. Out: bytes both ways. Three ways to carry them: SPDY, SPDY
+//! In: an upgraded connection, the pod. Out: bytes both ways. Three ways to carry them: SPDY, SPDY
 //! inside of a WebSocket (kubectl's), numbered channels of a WebSocket (other clients').
 
 mod channels;
+mod destination;
 mod dial;
 mod streams;
 mod tunnel;
-
-use std::path::PathBuf;
 
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 
 use super::upgrade::Upgrade;
+
+pub use destination::{Destination, Loopback};
 
 const SPDY_PROTOCOL: &str = "portforward.k8s.io";
 const TUNNELLED: &str = "SPDY/3.1+portforward.k8s.io";
@@ -21,16 +22,6 @@ const CHANNELS: &str = "v4.channel.k8s.io";
 
 pub const WEB_SOCKET: &[&str] = &[TUNNELLED, CHANNELS];
 pub const SPDY: &[&str] = &[SPDY_PROTOCOL];
-
-/// Where connections go.
-#[derive(Clone, Debug)]
-pub struct Destination {
-    /// As messages name it.
-    pub pod: String,
-    pub uid: String,
-    /// The pod's network namespace; `None` is the host's.
-    pub netns: Option<PathBuf>,
-}
 
 /// Serves a client until it leaves. `ports` are those of the query: only numbered channels need them.
 pub async fn serve(upgraded: Upgraded, upgrade: &Upgrade, destination: Destination, ports: Vec<u16>) {

@@ -3,6 +3,8 @@
 //! In: a request and the certificate of its connection. Out: the answer; logs as a stream, exec, attach and port
 //! forwarding as an upgraded connection that goes on in the background.
 
+use std::sync::Arc;
+
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -102,14 +104,15 @@ fn stream(
     match parts {
         ["portForward", namespace, pod, uid @ ..] if uid.len() < 2 => {
             let known = find(served, namespace, pod, uid.first().copied())?;
+            let (namespace, name, uid) =
+                ((*namespace).to_owned(), (*pod).to_owned(), known.uid().to_owned());
+            if served.loopback(&namespace, &name, &uid).is_none() {
+                return Err(bad(&format!("pod {name:?} is not running")));
+            }
             let headers = request.headers();
             let upgrade = Upgrade::negotiate(headers, port_forward::WEB_SOCKET, port_forward::SPDY)?;
             let ports = query.ports("port").map_err(|why| bad(&why))?;
-            let destination = Destination {
-                pod: (*pod).to_owned(),
-                uid: known.uid().to_owned(),
-                netns: served.netns(known.uid()),
-            };
+            let destination = destination(served.clone(), namespace, name, uid);
             let (response, on) = (upgrade.response(), hyper::upgrade::on(request));
             tokio::spawn(async move {
                 let _permit = permit;
@@ -150,6 +153,12 @@ fn stream(
 fn find(served: &Served, namespace: &str, pod: &str, uid: Option<&str>) -> Result<KnownPod, Refused> {
     let known = served.pods.find(namespace, pod).filter(|known| uid.is_none_or(|uid| known.uid() == uid));
     known.ok_or_else(|| (StatusCode::NOT_FOUND, "pod does not exist".to_owned()))
+}
+
+fn destination(served: Served, namespace: String, pod: String, uid: String) -> Destination {
+    let (name, id) = (pod.clone(), uid.clone());
+    let loopback = Arc::new(move || served.loopback(&namespace, &name, &id));
+    Destination { pod, uid, loopback }
 }
 
 async fn upgraded(on: OnUpgrade) -> Option<hyper::upgrade::Upgraded> {
