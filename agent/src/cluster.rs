@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use kube::Client;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::connection;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Watches are quiet for long, but bookmarks come every minute: a connection silent for longer than this is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(295);
@@ -24,5 +26,5 @@ pub async fn client(kubeconfig: &Path) -> Result<Client> {
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
-    Client::try_from(config).with_context(why)
+    connection::client(config).with_context(why)
 }

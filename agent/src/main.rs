@@ -5,6 +5,7 @@
 mod adapters;
 mod cli;
 mod cluster;
+mod connection;
 mod datapath;
 mod dns;
 mod drain;

@@ -3,7 +3,7 @@
 //! In: containers with and without stdin and terminals. Out: bytes both ways, ends that are seen, sinks that come back,
 //! and nothing left.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -16,8 +16,8 @@ use xebec_tests::runtime::Fixture;
 
 const SINK: &str = env!("CARGO_BIN_EXE_log-sink");
 const PATIENCE: Duration = Duration::from_secs(20);
-/// A client that does not read holds the others up until the sink and the agent have both given it up.
-const LONGEST_STALL: Duration = Duration::from_secs(60);
+/// How long clients that do not read may hold a container up, however many they are.
+const LONGEST_STALL: Duration = Duration::from_secs(2);
 
 async fn started(node: &Fixture, name: &str, script: &str, stdin: bool, tty: bool) -> Result<ContainerId> {
     let image = node.pull().await?;
@@ -38,10 +38,9 @@ async fn shown(attached: &mut Attached, text: &str) -> Result<String> {
     let mut all = String::new();
     while !all.contains(text) {
         let tail = |all: &str| all[all.len().saturating_sub(200)..].to_owned();
-        let piece = timeout(LONGEST_STALL, attached.output.recv()).await.with_context(|| tail(&all))?;
-        all.push_str(&String::from_utf8_lossy(
-            &piece.with_context(|| format!("the end after {}", tail(&all)))?.1,
-        ));
+        let piece = timeout(PATIENCE, attached.output.recv()).await.with_context(|| tail(&all))?;
+        let (_, text) = piece.with_context(|| format!("the end after {}", tail(&all)))??;
+        all.push_str(&String::from_utf8_lossy(&text));
     }
     Ok(all)
 }
@@ -189,15 +188,48 @@ async fn whoever_is_attached_gets_everything_and_holds_nobody_up() -> Result<()>
     else {
         return Ok(());
     };
-    let id = started(&node, "main", "read x; seq 1 200000; echo end", true, false).await?;
+    const LINES: usize = 1_000_000;
+    let script = format!("for round in 1 2; do read x; seq 1 {LINES}; echo end; done");
+    let id = started(&node, "main", &script, true, false).await?;
     let mut attached = node.runtime.attach(&id, true, true).await?;
-    // Connected and never read: it is cut off after a while.
-    let idle = node.runtime.attach(&id, false, false).await?;
-    attached.stdin.as_mut().context("stdin")?.write_all(b"go\n").await?;
-    let all = shown(&mut attached, "end\n").await?;
-    let expected: String = (1..=200_000).map(|i| format!("{i}\n")).chain(["end\n".to_owned()]).collect();
-    ensure!(all == expected, "{} of {} bytes", all.len(), expected.len());
-    drop(idle);
+    let mut stdin = attached.stdin.take().context("stdin")?;
+    let expected: String = (1..=LINES).map(|i| format!("{i}\n")).chain(["end\n".to_owned()]).collect();
+    let mut round = async || {
+        let began = Instant::now();
+        stdin.write_all(b"go\n").await?;
+        let all = shown(&mut attached, "end\n").await?;
+        ensure!(all == expected, "{} of {} bytes", all.len(), expected.len());
+        Ok(began.elapsed())
+    };
+    let alone = round().await?;
+    // Connected and never read, or read by drops: they are cut off.
+    let mut idle = Vec::new();
+    for _ in 0..6 {
+        idle.push(node.runtime.attach(&id, false, false).await?);
+    }
+    let mut drops = node.runtime.attach(&id, false, false).await?;
+    let trickle = tokio::spawn(async move {
+        loop {
+            match drops.output.recv().await {
+                Some(Ok(_)) => tokio::time::sleep(Duration::from_millis(500)).await,
+                last => return last,
+            }
+        }
+    });
+    let watched = round().await?;
+    ensure!(watched < 2 * alone + LONGEST_STALL, "{watched:?} instead of {alone:?}");
+    for mut client in idle {
+        let mut last = None;
+        while let Some(piece) = timeout(PATIENCE, client.output.recv()).await? {
+            last = Some(piece);
+        }
+        let error = last.context("an end")?.err().context("who missed something is told")?;
+        ensure!(error.to_string().contains("not read in time"), "{error}");
+    }
+    ensure!(matches!(timeout(PATIENCE, trickle).await??, Some(Err(_))), "a trickle is too little");
+    drop(stdin);
+    let last = timeout(PATIENCE, attached.output.recv()).await?;
+    ensure!(last.is_none(), "whoever reads is told the end by the end: {last:?}");
     node.exited(&id).await?;
     node.leaves_nothing().await
 }

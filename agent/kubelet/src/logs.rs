@@ -3,11 +3,10 @@
 //! In: pod, container, upstream's log options. Out: the wanted lines as chunks of bytes, to the end of the container
 //! when they are followed. Files are in CRI format; rotated ones (`0.log.<time>`) are read before the current one.
 
+mod files;
 mod line;
 mod reader;
 mod watch;
-
-use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -17,7 +16,9 @@ use tokio::sync::mpsc;
 use crate::container_config::log_path;
 use crate::node::{KnownPod, KnownPods};
 use crate::pod::{self, PodUid};
-use crate::{KubeletConfig, logs::reader::Reader};
+use crate::KubeletConfig;
+use self::files::LogFiles;
+use self::reader::Reader;
 
 pub use watch::LogWatch;
 
@@ -65,7 +66,7 @@ struct LogSource {
     uid: PodUid,
     container: String,
     container_id: String,
-    path: PathBuf,
+    files: LogFiles,
 }
 
 /// Reads logs of this node's pods.
@@ -96,7 +97,7 @@ impl Logs {
         let watch = self.watch.clone();
         tokio::spawn(async move {
             let follow = options.follow;
-            let mut reader = Reader::new(source.path.clone(), options);
+            let mut reader = Reader::new(source.files.clone(), options);
             let result = if follow {
                 follow_to_end(&mut reader, &source, &pods, &watch, &sender).await
             } else {
@@ -126,7 +127,10 @@ impl Logs {
             uid: pod::uid(&known.pod),
             container: container.to_owned(),
             container_id,
-            path: log_path(&self.config, &known.pod, container, attempt),
+            files: LogFiles::new(
+                self.config.log_dir.clone(),
+                log_path(&self.config, &known.pod, container, attempt),
+            ),
         })
     }
 }
@@ -197,8 +201,7 @@ async fn follow_to_end(
     watch: &LogWatch,
     sender: &mpsc::Sender<std::io::Result<Bytes>>,
 ) -> std::io::Result<()> {
-    let dir = source.path.parent().unwrap_or(Path::new("/"));
-    let mut changes = watch.watch(dir)?;
+    let mut changes = watch.watch(source.files.folder())?;
     let mut statuses = pods.changes();
     loop {
         // Asked before reading: what is written between reading and asking would be missed.

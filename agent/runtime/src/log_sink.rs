@@ -34,7 +34,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
 use self::attach::Audience;
-pub(crate) use self::attach::{ATTACH_SOCKET, LONGEST_PIECE, PIECE_HEAD};
+pub(crate) use self::attach::{ATTACH_SOCKET, END, LONGEST_PIECE, PIECE_HEAD};
 use self::entry::{Lines, Stream};
 use self::file::LogFile;
 use self::settings::Source;
@@ -107,6 +107,7 @@ fn run(mut args: impl Iterator<Item = OsString>) -> Result<(), String> {
         }
         file.flush();
     }
+    audience.end();
     Ok(())
 }
 
@@ -173,6 +174,8 @@ fn pass(
         Ok(0) => false,
         Ok(length) => {
             lines.push(&chunk[..length], SystemTime::now(), file);
+            // Clients may be waited for; the log is not to wait with them.
+            file.flush();
             audience.tell(lines.stream(), &chunk[..length]);
             true
         }

@@ -13,9 +13,10 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
+use super::read_ahead::Chunk;
 use super::spdy::StreamWriter;
 use super::upgrade::Upgrade;
 
@@ -46,7 +47,7 @@ pub struct TerminalSize {
 /// The other side of an exec or attach.
 pub struct Client {
     /// Ends when the client closes its stdin.
-    pub stdin: mpsc::Receiver<Bytes>,
+    pub stdin: mpsc::Receiver<Chunk>,
     pub resize: mpsc::Receiver<TerminalSize>,
     pub stdout: Output,
     pub stderr: Output,
@@ -59,7 +60,7 @@ pub struct Client {
 /// The end of a connection.
 pub struct Closing {
     done: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 /// One stream to the client.
@@ -129,7 +130,7 @@ impl Output {
 // === impl Closing ===
 
 impl Closing {
-    /// Sends what is left and closes the connection. All outputs must have been dropped.
+    /// Sends what is left and closes the connection. All outputs must have been dropped. Given up it cuts the connection.
     pub async fn finish(self) {
         self.done.cancel();
         if let Err(error) = self.task.await {

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 use xebec_kubelet::KnownPod;
 
 use super::answer::{self, Body};
@@ -24,9 +25,11 @@ use super::{Served, logs};
 /// Refused: the status and the sentence.
 type Refused = (StatusCode, String);
 
+/// Answers a request; `known` is cancelled as soon as its sender is.
 pub async fn answer(
     mut request: Request<Incoming>,
     certificate: Option<&User>,
+    known: &CancellationToken,
     served: &Served,
 ) -> Response<Body> {
     let user = match served.authenticator.user(certificate, request.headers()).await {
@@ -40,6 +43,7 @@ pub async fn answer(
             return answer::text(StatusCode::UNAUTHORIZED, "Unauthorized");
         }
     };
+    known.cancel();
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
     if let Err(why) = served.authorizer.check(&user, Attributes::of(&method, &path)).await {
         return answer::text(StatusCode::FORBIDDEN, &why);

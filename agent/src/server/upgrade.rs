@@ -3,6 +3,8 @@
 //! In: the head of a request, the sub-protocols that are spoken. Out: the one to speak and the answer that says so, or
 //! a refusal that names what is spoken.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -13,6 +15,8 @@ const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-v
 const SPDY: &str = "SPDY/3.1";
 /// Messages of a client; they send what they read at once, which is 32 KiB.
 const LARGEST_MESSAGE: usize = 4 << 20;
+/// A quiet connection is pinged so often: a kernel whose process is gone answers what is sent with a reset.
+pub const PING: Duration = Duration::from_secs(10);
 
 /// An upgrade both sides agree on.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,16 +1,16 @@
 //! Reads the files of one run in order, from where the options say.
 //!
-//! In: the path of the current file, options. Out: chunks of text. Blocking reads of the page cache, a chunk at a time.
+//! In: the files, options. Out: chunks of text. Blocking reads of the page cache, a chunk at a time.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
 
 use bytes::Bytes;
 
 use super::LogOptions;
+use super::files::LogFiles;
 use super::line;
 
 const CHUNK: usize = 64 * 1024;
@@ -27,12 +27,12 @@ pub(super) struct Chunk {
 }
 
 pub(super) struct Reader {
-    path: PathBuf,
+    files: LogFiles,
     options: LogOptions,
     /// Older files still to be read, then the current one.
     queue: Option<VecDeque<File>>,
     file: Option<File>,
-    /// Inode of `file`; another one at `path` means that it was rotated.
+    /// Inode of `file`; another one of the current file means that it was rotated.
     inode: u64,
     rest: Vec<u8>,
     sent: u64,
@@ -41,8 +41,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(path: PathBuf, options: LogOptions) -> Self {
-        Self { path, options, queue: None, file: None, inode: 0, rest: Vec::new(), sent: 0, in_line: false }
+    pub(super) fn new(files: LogFiles, options: LogOptions) -> Self {
+        Self { files, options, queue: None, file: None, inode: 0, rest: Vec::new(), sent: 0, in_line: false }
     }
 
     pub(super) fn next_chunk(&mut self) -> io::Result<Chunk> {
@@ -50,7 +50,7 @@ impl Reader {
             return Ok(Chunk { bytes: Bytes::new(), at_end: true, limit_reached: true });
         }
         if self.queue.is_none() {
-            let mut files = open_all(&self.path)?;
+            let mut files = self.files.all()?;
             if let Some(lines) = self.options.tail_lines {
                 seek_to_tail(&mut files, lines)?;
             }
@@ -82,7 +82,7 @@ impl Reader {
     fn next_file(&mut self) -> io::Result<bool> {
         let next = match self.queue.as_mut().and_then(VecDeque::pop_front) {
             Some(file) => Some(file),
-            None => open(&self.path)?,
+            None => self.files.current()?,
         };
         let Some(file) = next else { return Ok(false) };
         self.inode = file.metadata()?.ino();
@@ -91,7 +91,7 @@ impl Reader {
     }
 
     fn was_rotated(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|m| m.ino() != self.inode)
+        self.files.inode().is_some_and(|inode| inode != self.inode)
     }
 
     /// Takes whole lines out of what was read; the beginning of a line is kept for the next read.
@@ -136,43 +136,6 @@ impl Reader {
         }
         self.in_line = line.partial;
     }
-}
-
-fn open(path: &Path) -> io::Result<Option<File>> {
-    let flags = nix::fcntl::OFlag::O_NOFOLLOW.bits();
-    match fs::OpenOptions::new().read(true).custom_flags(flags).open(path) {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Rotated files, oldest first, then the current one. They are opened at once: a rotation meanwhile renames, it does
-/// not change what is open.
-fn open_all(path: &Path) -> io::Result<Vec<File>> {
-    let current = open(path)?;
-    let inode = current.as_ref().and_then(|f| f.metadata().ok()).map(|m| m.ino());
-    let mut rotated = Vec::new();
-    if let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) {
-        let prefix = format!("{name}.");
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        rotated.extend(
-            entries
-                .map(|e| e.path())
-                .filter(|p| p.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(&prefix))),
-        );
-    }
-    rotated.sort();
-    let mut files = Vec::new();
-    for path in rotated {
-        if let Some(file) = open(&path)?
-            && file.metadata().is_ok_and(|m| Some(m.ino()) != inode)
-        {
-            files.push(file);
-        }
-    }
-    files.extend(current);
-    Ok(files)
 }
 
 /// Drops and seeks files so that `lines` lines are left to be read.
@@ -223,6 +186,9 @@ fn tail_offset(file: &mut File, length: u64, lines: u64) -> io::Result<(u64, u64
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::super::LogStream;
     use super::*;
 
@@ -232,8 +198,12 @@ mod tests {
         fs::write(dir.join(name), text).unwrap();
     }
 
+    fn files(path: &Path) -> LogFiles {
+        LogFiles::new(path.parent().unwrap().to_owned(), path.to_owned())
+    }
+
     fn read(path: &Path, options: LogOptions) -> String {
-        let mut reader = Reader::new(path.to_owned(), options);
+        let mut reader = Reader::new(files(path), options);
         drain(&mut reader)
     }
 
@@ -297,7 +267,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let path = tmp.path().join("0.log");
         let follow = LogOptions { follow: true, ..LogOptions::default() };
-        let mut reader = Reader::new(path.clone(), follow);
+        let mut reader = Reader::new(files(&path), follow);
         assert_eq!(drain(&mut reader), "");
         log(tmp.path(), "0.log", 0, 2);
         assert_eq!(drain(&mut reader), lines(0, 2));

@@ -1,7 +1,7 @@
 //! A client at a container's own process: `kubectl attach`.
 //!
 //! In: a running container. Out: what it says from now on, through the socket of its log sink; its stdin, if it has
-//! one; its terminal's size. Any number of clients may be there; none is noticed by the container.
+//! one; its terminal's size. The container waits for clients that read, and only for a moment for those that do not.
 
 use std::fs::File;
 use std::io;
@@ -14,12 +14,13 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::exec_session::open_writer;
 use super::io::{Inputs, IoFolder};
 use crate::containerd::Containerd;
 use crate::error::RuntimeError;
-use crate::log_sink::{ATTACH_SOCKET, LONGEST_PIECE, PIECE_HEAD};
+use crate::log_sink::{ATTACH_SOCKET, END, LONGEST_PIECE, PIECE_HEAD};
 use crate::rpc::{Optional, rpc};
 use crate::types::ContainerId;
 
@@ -43,8 +44,8 @@ pub enum OutputStream {
 /// A container's streams.
 pub struct Attached {
     pub stdin: Option<pipe::Sender>,
-    /// Ends with the container.
-    pub output: mpsc::Receiver<(OutputStream, Bytes)>,
+    /// Ends with the container; an error is the last item of a client that was cut off.
+    pub output: mpsc::Receiver<io::Result<(OutputStream, Bytes)>>,
     pub control: AttachControl,
 }
 
@@ -91,8 +92,20 @@ impl Containerd {
                 }
                 runtime.task_end(&container).await;
             };
-            if let Err(error) = pass(socket, &sender, ended).await {
-                tracing::debug!(container = container.0, %error, "a log sink's socket broke");
+            let end = match pass(socket, &sender, ended).await {
+                // A sink that was killed says no more than one of an earlier version when its container ends.
+                Ok(End::Silent) => match timeout(LAST_OUTPUT, runtime.task_end(&container)).await {
+                    Ok(()) => Ok(()),
+                    Err(_) => Err(cut_off()),
+                },
+                Ok(End::Told | End::Left) => Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(cut_off()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = end {
+                tracing::debug!(container = container.0, %error, "an attached client is cut off");
+                // Nobody hears it when the client left.
+                sender.send(Err(error)).await.ok();
             }
         });
         let control = AttachControl { runtime: self.clone(), id: id.clone(), stdin_once };
@@ -117,11 +130,25 @@ pub(super) async fn connect(folder: &IoFolder) -> io::Result<UnixStream> {
     UnixStream::connect(format!("/proc/self/fd/{}/{ATTACH_SOCKET}", dir.as_raw_fd())).await
 }
 
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "attach: output was not read in time")
+}
+
+/// How a connection to a sink ended.
+enum End {
+    /// The container will say nothing more.
+    Told,
+    /// Without a word.
+    Silent,
+    /// The client left.
+    Left,
+}
+
 async fn pass(
     socket: UnixStream,
-    to: &mpsc::Sender<(OutputStream, Bytes)>,
+    to: &mpsc::Sender<io::Result<(OutputStream, Bytes)>>,
     ended: impl Future<Output = ()>,
-) -> io::Result<()> {
+) -> io::Result<End> {
     let mut socket = BufReader::with_capacity(LONGEST_PIECE + PIECE_HEAD, socket);
     tokio::pin!(ended);
     let mut has_ended = false;
@@ -134,20 +161,20 @@ async fn pass(
                 has_ended = true;
                 continue;
             }
-            () = tokio::time::sleep(LAST_OUTPUT), if has_ended => return Ok(()),
+            () = tokio::time::sleep(LAST_OUTPUT), if has_ended => return Ok(End::Told),
         };
         if is_end {
-            return Ok(());
+            return Ok(if has_ended { End::Told } else { End::Silent });
         }
-        // The sink writes a piece at once, and waits for nobody in the middle of it.
-        let piece = tokio::time::timeout(PIECE, read_piece(&mut socket)).await??;
-        if to.send(piece).await.is_err() {
-            return Ok(());
+        let Some(piece) = timeout(PIECE, read_piece(&mut socket)).await?? else { return Ok(End::Told) };
+        if to.send(Ok(piece)).await.is_err() {
+            return Ok(End::Left);
         }
     }
 }
 
-async fn read_piece(socket: &mut BufReader<UnixStream>) -> io::Result<(OutputStream, Bytes)> {
+/// The next piece; `None` is the one that tells the end.
+async fn read_piece(socket: &mut BufReader<UnixStream>) -> io::Result<Option<(OutputStream, Bytes)>> {
     let mut head = [0; PIECE_HEAD];
     socket.read_exact(&mut head).await?;
     let [stream, a, b, c] = head;
@@ -155,10 +182,14 @@ async fn read_piece(socket: &mut BufReader<UnixStream>) -> io::Result<(OutputStr
     if length > LONGEST_PIECE {
         return Err(io::Error::other("a piece that is too long"));
     }
+    let stream = match stream {
+        END => return Ok(None),
+        0 => OutputStream::Stdout,
+        _ => OutputStream::Stderr,
+    };
     let mut data = BytesMut::zeroed(length);
     socket.read_exact(&mut data).await?;
-    let stream = if stream == 0 { OutputStream::Stdout } else { OutputStream::Stderr };
-    Ok((stream, data.freeze()))
+    Ok(Some((stream, data.freeze())))
 }
 
 // === impl AttachControl ===

@@ -12,7 +12,9 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 
 use super::{Destination, dial};
-use crate::server::upgrade::web_socket_config;
+use crate::server::idle::Activity;
+use crate::server::read_ahead::{Chunk, ReadAhead};
+use crate::server::upgrade::{PING, web_socket_config};
 
 const CHUNK: usize = 32 << 10;
 const QUEUE: usize = 16;
@@ -35,6 +37,7 @@ where
         forwarding.spawn(forward(index, port, destination.clone(), from_client, messages.clone()));
     }
     drop(messages);
+    let (ahead, activity) = (ReadAhead::default(), Activity::default());
     let reading = async {
         while let Some(Ok(message)) = from.next().await {
             let Message::Binary(mut data) = message else { continue };
@@ -43,13 +46,23 @@ where
             }
             let channel = data.split_to(1)[0];
             if let Some(input) = inputs.get(usize::from(channel / 2)).filter(|_| channel % 2 == 0) {
+                activity.note();
                 // A closed connection takes no more.
-                input.send(data).await.ok();
+                input.send(ahead.hold(data).await).await.ok();
             }
         }
     };
     let writing = async {
-        while let Some((channel, data)) = queue.recv().await {
+        loop {
+            // Where the pod takes nothing, only what is sent shows that nobody is there.
+            let Ok(next) = tokio::time::timeout(PING, queue.recv()).await else {
+                if to.send(Message::Ping(Bytes::new())).await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Some((channel, data)) = next else { break };
+            activity.note();
             let mut message = BytesMut::with_capacity(1 + data.len());
             message.put_u8(channel);
             message.put(data);
@@ -62,6 +75,7 @@ where
     tokio::select! {
         () = reading => {}
         () = writing => {}
+        () = activity.idle() => tracing::debug!("forwarded ports were idle for too long"),
     }
     forwarding.shutdown().await;
 }
@@ -70,7 +84,7 @@ async fn forward(
     channel: u8,
     port: u16,
     destination: Destination,
-    mut from_client: mpsc::Receiver<Bytes>,
+    mut from_client: mpsc::Receiver<Chunk>,
     to_client: ToClient,
 ) {
     for greeted in [channel, channel + 1] {

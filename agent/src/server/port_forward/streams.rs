@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::{Destination, dial};
+use crate::server::read_ahead::Chunk;
 use crate::server::spdy::{Session, Stream, StreamWriter};
 
 /// Bytes passed on at once.
@@ -79,7 +80,7 @@ async fn forward(error: Stream, data: Stream, destination: Arc<Destination>) {
 }
 
 /// Passes bytes both ways until both are done; each half closes by itself.
-async fn join(connection: TcpStream, mut from_client: mpsc::Receiver<Bytes>, mut to_client: StreamWriter) {
+async fn join(connection: TcpStream, mut from_client: mpsc::Receiver<Chunk>, mut to_client: StreamWriter) {
     let (mut from_pod, mut to_pod) = connection.into_split();
     let inward = async {
         while let Some(bytes) = from_client.recv().await {

@@ -14,9 +14,12 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Client, Closing, Output, TerminalSize};
-use crate::server::upgrade::web_socket_config;
+use crate::server::idle::Activity;
+use crate::server::read_ahead::{Chunk, ReadAhead};
+use crate::server::upgrade::{PING, web_socket_config};
 
 pub const V4: &str = "v4.channel.k8s.io";
 pub const V5: &str = "v5.channel.k8s.io";
@@ -36,7 +39,9 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What comes in, sorted.
 struct Incoming {
-    stdin: Option<mpsc::Sender<Bytes>>,
+    ahead: ReadAhead,
+    activity: Activity,
+    stdin: Option<mpsc::Sender<Chunk>>,
     resize: mpsc::Sender<TerminalSize>,
     can_close: bool,
 }
@@ -51,16 +56,17 @@ where
     let (resize, resize_queue) = mpsc::channel(RESIZES);
     let (messages, message_queue) = mpsc::channel(QUEUE);
     let gone = CancellationToken::new();
-    let incoming = Incoming { stdin: Some(stdin), resize, can_close: protocol == V5 };
-    let reader = tokio::spawn(read(from, incoming, gone.clone()));
-    let task = tokio::spawn(async move {
-        if write(to, message_queue).await.is_ok() {
+    let (ahead, activity) = (ReadAhead::default(), Activity::default());
+    let incoming =
+        Incoming { ahead, activity: activity.clone(), stdin: Some(stdin), resize, can_close: protocol == V5 };
+    // Aborted when the writer fails, too: a client that is gone is often seen only by sending it something.
+    let reader = AbortOnDropHandle::new(tokio::spawn(read(from, incoming, gone.clone())));
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        if write(to, message_queue, &activity).await.is_ok() {
             // The client's own goodbye.
             tokio::time::timeout(GOODBYE, reader).await.ok();
-        } else {
-            reader.abort();
         }
-    });
+    }));
     let output = |index| Output::Channel { index, messages: messages.clone() };
     Client {
         stdin: stdin_queue,
@@ -78,24 +84,39 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let _gone = gone.drop_guard();
-    while let Some(Ok(message)) = from.next().await {
-        match message {
-            Message::Binary(data) => incoming.take(data).await,
-            Message::Close(_) => return,
-            // Pings are answered by the library.
-            _ => {}
+    let activity = incoming.activity.clone();
+    let reading = async {
+        while let Some(Ok(message)) = from.next().await {
+            match message {
+                Message::Binary(data) => incoming.take(data).await,
+                Message::Close(_) => return,
+                // Pings are answered by the library.
+                _ => {}
+            }
         }
+    };
+    tokio::select! {
+        () = reading => {}
+        () = activity.idle() => tracing::debug!("a client's streams were idle for too long"),
     }
 }
 
 async fn write<S>(
     mut to: SplitSink<WebSocketStream<S>, Message>,
     mut messages: mpsc::Receiver<(u8, Bytes)>,
+    activity: &Activity,
 ) -> Result<(), tokio_tungstenite::tungstenite::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    while let Some((channel, data)) = messages.recv().await {
+    loop {
+        // While stdin is full nothing is read, and only what is sent shows that nobody is there.
+        let Ok(next) = tokio::time::timeout(PING, messages.recv()).await else {
+            to.send(Message::Ping(Bytes::new())).await?;
+            continue;
+        };
+        let Some((channel, data)) = next else { break };
+        activity.note();
         let mut message = BytesMut::with_capacity(1 + data.len());
         message.put_u8(channel);
         message.put(data);
@@ -111,11 +132,12 @@ impl Incoming {
         if message.is_empty() {
             return;
         }
+        self.activity.note();
         let channel = message.split_to(1)[0];
         match channel {
             STDIN if !message.is_empty() => {
                 if let Some(stdin) = &self.stdin
-                    && stdin.send(message).await.is_err()
+                    && stdin.send(self.ahead.hold(message).await).await.is_err()
                 {
                     // The process reads no more.
                     self.stdin = None;
@@ -150,7 +172,7 @@ mod tests {
             client.send(Message::Binary(message.into())).await.unwrap();
         }
         assert_eq!(served.stdin.recv().await.as_deref(), Some(&b"hi"[..]));
-        assert_eq!(served.stdin.recv().await, None, "closed by the client");
+        assert!(served.stdin.recv().await.is_none(), "closed by the client");
         assert_eq!(served.resize.recv().await, Some(TerminalSize { width: 80, height: 24 }));
         assert!(!served.gone.is_cancelled());
         assert!(served.stdout.send(Bytes::from_static(b"out")).await);
@@ -166,6 +188,21 @@ mod tests {
         assert!(gone.is_cancelled());
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_leaves_is_missed_though_its_stdin_is_full() {
+        let (io, server) = tokio::io::duplex(1 << 10);
+        let mut client = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
+        let served = connect(server, V5).await;
+        let fill = async {
+            loop {
+                client.send(Message::Binary(vec![0; 1 << 16].into())).await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), fill).await.expect_err("nobody reads stdin");
+        drop(client);
+        tokio::time::timeout(Duration::from_secs(60), served.gone.cancelled()).await.expect("it is gone");
+    }
+
     #[tokio::test]
     async fn a_client_of_version_4_cannot_close_stdin() {
         let (io, server) = tokio::io::duplex(1 << 16);
@@ -177,6 +214,6 @@ mod tests {
         assert_eq!(served.stdin.recv().await.as_deref(), Some(&b"x"[..]));
         drop(client);
         served.gone.cancelled().await;
-        assert_eq!(served.stdin.recv().await, None);
+        assert!(served.stdin.recv().await.is_none());
     }
 }

@@ -7,16 +7,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use xebec_runtime::types::ContainerId;
 use xebec_runtime::{Attached, Containerd, Exec, ExecRequest, OutputStream};
 
 use super::{Client, Outcome, Output, TerminalSize, Wanted};
+use crate::server::read_ahead::Chunk;
 
 /// Bytes passed on at once.
 const CHUNK: usize = 32 << 10;
 /// How long output may come after the process ended: a child of it may hold the stream for ever.
 const LAST_OUTPUT: Duration = Duration::from_millis(500);
+
+/// How long an attached client may take nothing of what there is for it: no more of its output is kept than what fits
+/// in between, and a container waits for nobody.
+const UNREAD: Duration = Duration::from_secs(30);
 
 /// Runs a command for a client.
 pub async fn exec(
@@ -40,6 +46,7 @@ pub async fn exec(
             (client.into_ends(), Some(Outcome::Failed(why)))
         }
     };
+    // A command's output waits for as long as its client does.
     conclude(outcome).await;
 }
 
@@ -49,7 +56,9 @@ pub async fn attach(client: Client, runtime: Containerd, id: ContainerId, wanted
         Ok(attached) => show(client, attached, wanted).await,
         Err(error) => (client.into_ends(), Some(Outcome::Failed(format!("unable to attach: {error}")))),
     };
-    conclude(outcome).await;
+    if timeout(UNREAD, conclude(outcome)).await.is_err() {
+        tracing::debug!("an attached client did not take what was left for it");
+    }
 }
 
 /// What is left of a client at the end.
@@ -135,28 +144,39 @@ async fn show(client: Client, attached: Attached, wanted: Wanted) -> (Ends, Opti
         );
     };
     let showing = async {
-        while let Some((stream, data)) = output.recv().await {
+        while let Some(next) = output.recv().await {
+            let (stream, data) = match next {
+                Ok(piece) => piece,
+                Err(error) => return Some(Outcome::Failed(error.to_string())),
+            };
             let (to, wanted) = match stream {
                 OutputStream::Stdout => (&stdout, wanted.stdout),
                 OutputStream::Stderr => (&stderr, wanted.stderr),
             };
-            if wanted && !to.send(data).await {
-                return;
+            if !wanted {
+                continue;
+            }
+            match timeout(UNREAD, to.send(data)).await {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(_) => return Some(Outcome::Failed("attach: output was not read in time".to_owned())),
             }
         }
+        Some(Outcome::Exited(0))
     };
-    let left = tokio::select! {
-        () = showing => false,
-        () = feeding => false,
-        () = gone.cancelled() => true,
+    let outcome = tokio::select! {
+        outcome = showing => outcome,
+        () = feeding => None,
+        () = gone.cancelled() => None,
     };
     control.detached().await;
-    tokio::join!(stdout.finish(), stderr.finish());
-    (Ends { status, closing }, (!left).then_some(Outcome::Exited(0)))
+    // Where the client takes nothing the end of its streams waits, too.
+    timeout(UNREAD, async { tokio::join!(stdout.finish(), stderr.finish()) }).await.ok();
+    (Ends { status, closing }, outcome)
 }
 
 /// The client's input into the process.
-async fn feed(mut stdin: mpsc::Receiver<Bytes>, input: Option<impl AsyncWrite + Unpin>) {
+async fn feed(mut stdin: mpsc::Receiver<Chunk>, input: Option<impl AsyncWrite + Unpin>) {
     let Some(mut input) = input else { return std::future::pending().await };
     while let Some(data) = stdin.recv().await {
         if input.write_all(&data).await.is_err() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{Client, Closing, Output, TerminalSize, Wanted};
 use crate::server::spdy::{Session, Stream};
@@ -46,7 +47,7 @@ where
     let gone = CancellationToken::new();
     let done = CancellationToken::new();
     let (told_gone, told_done) = (gone.clone(), done.clone());
-    let task = tokio::spawn(async move {
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let _gone = told_gone.drop_guard();
         loop {
             tokio::select! {
@@ -56,7 +57,7 @@ where
             }
         }
         tokio::time::timeout(GOODBYE, session.close()).await.ok();
-    });
+    }));
     Ok(opened.client(gone, Closing { done, task }))
 }
 

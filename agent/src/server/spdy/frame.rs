@@ -17,8 +17,8 @@ const HEADERS: u16 = 8;
 const FIN: u8 = 1;
 const CONTROL: u32 = 1 << 31;
 const STREAM_ID: u32 = CONTROL - 1;
-/// Clients send as much as they read at once, which is 32 KiB.
-const LARGEST_DATA: usize = 4 << 20;
+/// A longer data frame is read as several.
+const PIECE: usize = 64 << 10;
 const LARGEST_CONTROL: usize = 64 << 10;
 
 /// Why a stream is refused or cut.
@@ -55,26 +55,72 @@ pub enum Frame {
     Other,
 }
 
-/// The next frame; `None` at the connection's end.
-pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Frame>> {
-    let mut head = [0; 8];
-    let first = from.read(&mut head[..1]).await?;
-    if first == 0 {
-        return Ok(None);
+/// Reads frames. A data frame that has begun takes no more memory than a piece of it.
+pub struct Frames<R> {
+    from: R,
+    rest: Option<Rest>,
+}
+
+/// What is still to come of a data frame.
+struct Rest {
+    stream: u32,
+    fin: bool,
+    length: usize,
+}
+
+// === impl Frames ===
+
+impl<R: AsyncRead + Unpin> Frames<R> {
+    pub fn new(from: R) -> Self {
+        Self { from, rest: None }
     }
-    from.read_exact(&mut head[1..]).await?;
-    let [a, b, c, d, flags, e, f, g] = head;
-    let word = u32::from_be_bytes([a, b, c, d]);
-    let length = u32::from_be_bytes([0, e, f, g]) as usize;
-    let fin = flags & FIN != 0;
-    if word & CONTROL == 0 {
-        let data = take(from, length, LARGEST_DATA).await?;
-        return Ok(Some(Frame::Data { stream: word & STREAM_ID, fin, data }));
+
+    /// The next frame or piece of one; `None` at the connection's end.
+    pub async fn next(&mut self) -> io::Result<Option<Frame>> {
+        if let Some(rest) = self.rest.take() {
+            return self.piece(rest).await.map(Some);
+        }
+        let mut head = [0; 8];
+        let first = self.from.read(&mut head[..1]).await?;
+        if first == 0 {
+            return Ok(None);
+        }
+        self.from.read_exact(&mut head[1..]).await?;
+        let [a, b, c, d, flags, e, f, g] = head;
+        let word = u32::from_be_bytes([a, b, c, d]);
+        let length = u32::from_be_bytes([0, e, f, g]) as usize;
+        if word & CONTROL == 0 {
+            let rest = Rest { stream: word & STREAM_ID, fin: flags & FIN != 0, length };
+            return self.piece(rest).await.map(Some);
+        }
+        if u16::from_be_bytes([a & 0x7f, b]) != VERSION {
+            return Err(bad("another version"));
+        }
+        if length > LARGEST_CONTROL {
+            return Err(bad("a frame that is too large"));
+        }
+        let body = self.take(length).await?;
+        control_frame(u16::from_be_bytes([c, d]), flags & FIN != 0, &body).map(Some)
     }
-    if u16::from_be_bytes([a & 0x7f, b]) != VERSION {
-        return Err(bad("another version"));
+
+    async fn piece(&mut self, rest: Rest) -> io::Result<Frame> {
+        let Rest { stream, fin, length } = rest;
+        let data = self.take(length.min(PIECE)).await?;
+        let length = length - data.len();
+        if length > 0 {
+            self.rest = Some(Rest { stream, fin, length });
+        }
+        Ok(Frame::Data { stream, fin: fin && length == 0, data })
     }
-    let body = take(from, length, LARGEST_CONTROL).await?;
+
+    async fn take(&mut self, length: usize) -> io::Result<Bytes> {
+        let mut body = BytesMut::zeroed(length);
+        self.from.read_exact(&mut body).await?;
+        Ok(body.freeze())
+    }
+}
+
+fn control_frame(kind: u16, fin: bool, body: &Bytes) -> io::Result<Frame> {
     let number = |at: usize| {
         let bytes = body.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map(u32::from_be_bytes).ok_or_else(|| bad("a control frame that is too short"))
@@ -82,7 +128,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fram
     let block = |from: usize| {
         if body.len() < from { Err(bad("a control frame that is too short")) } else { Ok(body.slice(from..)) }
     };
-    Ok(Some(match u16::from_be_bytes([c, d]) {
+    Ok(match kind {
         // After the two stream ids come priority and slot.
         SYN_STREAM => Frame::SynStream { stream: number(0)? & STREAM_ID, fin, block: block(10)? },
         HEADERS => Frame::Headers { block: block(4)? },
@@ -90,16 +136,7 @@ pub async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Fram
         PING => Frame::Ping { id: number(0)? },
         GOAWAY => Frame::GoAway,
         _ => Frame::Other,
-    }))
-}
-
-async fn take(from: &mut (impl AsyncRead + Unpin), length: usize, limit: usize) -> io::Result<Bytes> {
-    if length > limit {
-        return Err(bad("a frame that is too large"));
-    }
-    let mut body = BytesMut::zeroed(length);
-    from.read_exact(&mut body).await?;
-    Ok(body.freeze())
+    })
 }
 
 fn control(kind: u16, flags: u8, body: &[&[u8]]) -> Bytes {
@@ -161,9 +198,9 @@ pub mod tests {
         wire.put(&b"abc"[..]);
         wire.put(control(4, 0, &[&[0; 4]]));
         wire.put(go_away(0));
-        let mut from = &wire[..];
+        let mut from = Frames::new(&wire[..]);
         let mut frames = Vec::new();
-        while let Some(frame) = read(&mut from).await.unwrap() {
+        while let Some(frame) = from.next().await.unwrap() {
             frames.push(frame);
         }
         let expected = [
@@ -186,8 +223,22 @@ pub mod tests {
             &[0x80, 3, 0, 6, 0, 0, 0, 0][..],
             &[0, 0, 0, 1, 0, 0][..],
         ] {
-            let mut from = bad;
-            assert!(read(&mut from).await.is_err(), "{bad:?}");
+            assert!(Frames::new(bad).next().await.is_err(), "{bad:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_large_data_frame_comes_in_pieces() {
+        let mut wire = BytesMut::new();
+        wire.put(&data_head(7, true, PIECE + 1)[..]);
+        wire.put(&vec![1; PIECE + 1][..]);
+        wire.put(ping(9));
+        let mut from = Frames::new(&wire[..]);
+        let piece = |length: usize, fin| {
+            Some(Frame::Data { stream: 7, fin, data: Bytes::from(vec![1; length]) })
+        };
+        assert_eq!(from.next().await.unwrap(), piece(PIECE, false));
+        assert_eq!(from.next().await.unwrap(), piece(1, true));
+        assert_eq!(from.next().await.unwrap(), Some(Frame::Ping { id: 9 }));
     }
 }

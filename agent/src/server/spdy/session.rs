@@ -1,7 +1,8 @@
 //! One connection and its streams.
 //!
-//! In: frames. Out: streams in the order in which they are opened, each with a bounded queue of what came in. The
-//! session ends with its connection, or when every stream is closed after the client said that it goes.
+//! In: frames. Out: streams in the order in which they are opened, each with a bounded queue of what came in; a slow
+//! stream holds the connection up. The session ends with its connection, when nothing goes over it for too long, or when
+//! the client says that it goes and has no stream open.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,10 +10,14 @@ use std::io;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::frame::{self, Frame, Reset};
+use super::frame::{self, Frame, Frames, Reset};
 use super::header_block::{self, Headers};
+use crate::server::idle::Activity;
+use crate::server::read_ahead::{Chunk, ReadAhead};
+use crate::server::upgrade::PING;
 
 /// Streams open at a time.
 const STREAMS: usize = 1024;
@@ -42,7 +47,7 @@ pub struct Stream {
 
 /// What the client sends on a stream.
 pub struct StreamReader {
-    incoming: mpsc::Receiver<Bytes>,
+    incoming: mpsc::Receiver<Chunk>,
     reset: oneshot::Receiver<()>,
 }
 
@@ -62,6 +67,8 @@ enum Outgoing {
 struct Incoming {
     blocks: header_block::Reader,
     replies: header_block::Writer,
+    ahead: ReadAhead,
+    activity: Activity,
     streams: HashMap<u32, Open>,
     last_stream: u32,
     arrivals: mpsc::Sender<Stream>,
@@ -71,7 +78,7 @@ struct Incoming {
 /// A stream that somebody reads.
 struct Open {
     /// Until the client closes its side.
-    queue: Option<mpsc::Sender<Bytes>>,
+    queue: Option<mpsc::Sender<Chunk>>,
     /// Closed when the reader is dropped.
     reset: oneshot::Sender<()>,
 }
@@ -85,22 +92,34 @@ impl Session {
         let (from, to) = tokio::io::split(io);
         let (outgoing, queue) = mpsc::channel(OUTGOING);
         let (sender, arrivals) = mpsc::channel(ARRIVALS);
+        let activity = Activity::default();
         let incoming = Incoming {
             blocks: header_block::Reader::new(),
             replies: header_block::Writer::new()?,
+            ahead: ReadAhead::default(),
+            activity: activity.clone(),
             streams: HashMap::new(),
             last_stream: 0,
             arrivals: sender,
             outgoing: outgoing.clone(),
         };
+        // While a stream's queue is full nothing is read: that the client is gone is then seen by the writer only.
+        let dead = CancellationToken::new();
+        let seen_dead = dead.clone();
         let reader = tokio::spawn(async move {
-            if let Err(error) = incoming.run(Box::pin(from)).await {
-                tracing::debug!(%error, "a SPDY connection ended");
+            let watched = incoming.activity.clone();
+            tokio::select! {
+                outcome = incoming.run(Box::pin(from)) => if let Err(error) = outcome {
+                    tracing::debug!(%error, "a SPDY connection ended");
+                },
+                () = seen_dead.cancelled() => {}
+                () = watched.idle() => tracing::debug!("a SPDY connection was idle for too long"),
             }
         });
         let writer = tokio::spawn(async move {
-            if let Err(error) = write(queue, Box::pin(to)).await {
+            if let Err(error) = write(queue, Box::pin(to), &activity).await {
                 tracing::debug!(%error, "a SPDY connection takes nothing more");
+                dead.cancel();
             }
         });
         Ok(Self {
@@ -126,11 +145,26 @@ impl Session {
     }
 }
 
-async fn write(mut queue: mpsc::Receiver<Outgoing>, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
-    while let Some(next) = queue.recv().await {
+async fn write(
+    mut queue: mpsc::Receiver<Outgoing>,
+    mut to: impl AsyncWrite + Unpin,
+    activity: &Activity,
+) -> io::Result<()> {
+    // Ours have even numbers; no answer is waited for.
+    let mut ping = 0_u32;
+    loop {
+        let next = match tokio::time::timeout(PING, queue.recv()).await {
+            Ok(Some(next)) => next,
+            Ok(None) => break,
+            Err(_) => {
+                ping = ping.wrapping_add(2);
+                Outgoing::Control(frame::ping(ping))
+            }
+        };
         match next {
             Outgoing::Control(bytes) => to.write_all(&bytes).await?,
             Outgoing::Data { stream, fin, data } => {
+                activity.note();
                 // One write: over a WebSocket each becomes a message.
                 let mut whole = Vec::with_capacity(8 + data.len());
                 whole.extend_from_slice(&frame::data_head(stream, fin, data.len()));
@@ -149,8 +183,8 @@ async fn write(mut queue: mpsc::Receiver<Outgoing>, mut to: impl AsyncWrite + Un
 
 impl Incoming {
     async fn run(mut self, from: impl AsyncRead + Unpin) -> io::Result<()> {
-        let mut from = BufReader::with_capacity(PIECE + 8, from);
-        while let Some(next) = frame::read(&mut from).await? {
+        let mut frames = Frames::new(BufReader::with_capacity(PIECE + 8, from));
+        while let Some(next) = frames.next().await? {
             match next {
                 Frame::SynStream { stream, fin, block } => {
                     let headers = self.blocks.read(&block)?;
@@ -197,12 +231,13 @@ impl Incoming {
     }
 
     async fn pass(&mut self, stream: u32, fin: bool, data: Bytes) {
+        self.activity.note();
         let Some(open) = self.streams.get_mut(&stream) else { return };
         // Late data of a stream that nobody reads any more goes nowhere.
         if let Some(queue) = &open.queue
             && !data.is_empty()
         {
-            queue.send(data).await.ok();
+            queue.send(self.ahead.hold(data).await).await.ok();
         }
         if fin {
             open.queue = None;
@@ -219,12 +254,12 @@ impl Incoming {
 
 impl StreamReader {
     /// What came next; `None` when the client has closed its side.
-    pub async fn recv(&mut self) -> Option<Bytes> {
+    pub async fn recv(&mut self) -> Option<Chunk> {
         self.incoming.recv().await
     }
 
     /// Both parts: what comes, and what resolves when the client cuts the stream or the connection ends.
-    pub fn split(self) -> (mpsc::Receiver<Bytes>, oneshot::Receiver<()>) {
+    pub fn split(self) -> (mpsc::Receiver<Chunk>, oneshot::Receiver<()>) {
         (self.incoming, self.reset)
     }
 }
@@ -272,6 +307,8 @@ impl Drop for StreamWriter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncReadExt;
 
     use super::super::frame::tests::syn_stream;
@@ -280,7 +317,7 @@ mod tests {
 
     async fn data(client: &mut (impl AsyncRead + Unpin)) -> (u32, bool, Bytes) {
         loop {
-            match frame::read(client).await.unwrap().expect("a frame") {
+            match Frames::new(&mut *client).next().await.unwrap().expect("a frame") {
                 Frame::Data { stream, fin, data } => return (stream, fin, data),
                 _ => continue,
             }
@@ -304,7 +341,7 @@ mod tests {
         client.write_all(b"hello").await.unwrap();
         client.write_all(&frame::data_head(3, true, 0)).await.unwrap();
         assert_eq!(stream.reader.recv().await.as_deref(), Some(&b"hello"[..]));
-        assert_eq!(stream.reader.recv().await, None, "the client closed its half");
+        assert!(stream.reader.recv().await.is_none(), "the client closed its half");
         assert!(stream.writer.send(Bytes::from(vec![7; PIECE + 1])).await, "ours is still open");
         stream.writer.finish().await;
         assert_eq!(data(&mut client).await.2.len(), PIECE);
@@ -325,16 +362,47 @@ mod tests {
         let mut session = Session::start(server).unwrap();
         let mut blocks = header_block::Writer::new().unwrap();
         client.write_all(&frame::ping(1)).await.unwrap();
-        assert_eq!(frame::read(&mut client).await.unwrap(), Some(Frame::Ping { id: 1 }));
+        assert_eq!(Frames::new(&mut client).next().await.unwrap(), Some(Frame::Ping { id: 1 }));
         for _ in 0..2 {
             let headers = block(&mut blocks, &[("streamtype", "data")]);
             client.write_all(&syn_stream(3, &headers)).await.unwrap();
         }
         let first = session.accept().await;
         assert!(first.is_some());
-        assert_eq!(frame::read(&mut client).await.unwrap(), Some(Frame::Other), "the reply to the first");
-        assert_eq!(frame::read(&mut client).await.unwrap(), Some(Frame::Reset { stream: 3 }));
+        assert_eq!(Frames::new(&mut client).next().await.unwrap(), Some(Frame::Other), "the reply to the first");
+        assert_eq!(Frames::new(&mut client).next().await.unwrap(), Some(Frame::Reset { stream: 3 }));
         drop(client);
         assert!(session.accept().await.is_none(), "the connection is gone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_nobody_reads_take_bounded_memory_and_end_with_their_client() {
+        const FRAME: usize = 1 << 20;
+        let (mut client, server) = tokio::io::duplex(1 << 10);
+        let mut session = Session::start(server).unwrap();
+        let mut blocks = header_block::Writer::new().unwrap();
+        let mut sent = 0;
+        let flood = async {
+            for stream in (1..64).step_by(2) {
+                let headers = block(&mut blocks, &[("streamtype", "data")]);
+                client.write_all(&syn_stream(stream, &headers)).await.unwrap();
+                client.write_all(&frame::data_head(stream, false, FRAME)).await.unwrap();
+                for _ in 0..FRAME / 1024 {
+                    client.write_all(&[0; 1024]).await.unwrap();
+                    sent += 1024;
+                }
+            }
+        };
+        let flooding = tokio::time::timeout(Duration::from_secs(5), flood).await;
+        flooding.expect_err("what nobody reads is not taken for ever");
+        assert!(sent < 2 * FRAME, "{sent} bytes were taken");
+        drop(client);
+        let mut held = Vec::new();
+        let ended = async {
+            while let Some(stream) = session.accept().await {
+                held.push(stream);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("the client is gone");
     }
 }
