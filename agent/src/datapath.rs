@@ -13,7 +13,7 @@ use crate::cli::{DropsArgs, RunArgs};
 ///
 /// # Errors
 /// Names what the kernel or the host lacks.
-pub fn open(args: &RunArgs) -> Result<(Datapath, DatapathConfig)> {
+pub fn open(args: &RunArgs) -> Result<Datapath> {
     let cgroup = cgroup2()?.join(args.cgroup_root.trim_start_matches('/'));
     if !cgroup.exists() {
         bail!("--cgroup-root {}: {} does not exist", args.cgroup_root, cgroup.display());
@@ -23,8 +23,7 @@ pub fn open(args: &RunArgs) -> Result<(Datapath, DatapathConfig)> {
     })?;
     let mut config = DatapathConfig::new(args.bpffs.clone(), cgroup, args.node_ip.clone());
     config.uplink = Some(args.uplink.clone());
-    let datapath = Datapath::open(&config).context("opening the datapath")?;
-    Ok((datapath, config))
+    Datapath::open(&config).context("opening the datapath")
 }
 
 pub fn print_drops(args: &DropsArgs) -> Result<()> {

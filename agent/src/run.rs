@@ -72,9 +72,9 @@ async fn run(args: &RunArgs) -> Result<()> {
     for dir in [&args.state_dir, &args.run_dir, &args.log_dir] {
         std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     }
-    let (datapath, datapath_config) = datapath::open(args)?;
-    let limits =
-        LbLimits { backends: datapath_config.capacity.backends, slots: datapath_config.capacity.slots };
+    let datapath = datapath::open(args)?;
+    // Those of the maps, which may be older than this program's defaults.
+    let limits = LbLimits { backends: datapath.backends(), slots: datapath.slots() };
     let started = tokio::select! {
         started = start(args, datapath.clone(), limits, shutdown.clone()) => started?,
         () = shutdown.cancelled() => return Ok(()),
@@ -136,7 +136,13 @@ async fn start(
     // The zone is known before the first comparison with the tables: a restart moves no slot.
     let zone = peers::zone(&nodes, &args.node_name);
     let (view, node_view) = watch::channel(NodeView { addresses: args.node_ip.clone(), zone });
-    let followed = peers::Followed { network: network.clone(), view, operations: Arc::clone(&operations) };
+    let followed = peers::Followed {
+        network: network.clone(),
+        datapath: datapath.clone(),
+        uplink: args.uplink.clone(),
+        view,
+        operations: Arc::clone(&operations),
+    };
     tokio::spawn(peers::follow(args.node_name.clone(), nodes.clone(), changed, followed, shutdown.clone()));
 
     let expiry = datapath.clone();
@@ -147,7 +153,7 @@ async fn start(
     let containerd = Containerd::connect(containerd_config(args)?).await?;
     let config = kubelet_config(args, capacity);
     let recorder = Recorder::spawn(client.clone(), &args.node_name);
-    let drain = Drain::new(client.clone(), applied, nodes, &args.node_name);
+    let drain = Drain::new(client.clone(), applied, nodes.clone(), &args.node_name);
     let pod_net = PodNet { network: network.clone(), drain };
     let kubelet = Kubelet::start(config.clone(), client.clone(), containerd.clone(), pod_net, recorder)?;
     let files = server::ServerFiles {
@@ -171,6 +177,7 @@ async fn start(
         args.state_dir.clone(),
         node::Limits { max_pods: args.max_pods, thresholds: args.eviction_hard },
         containerd,
+        nodes,
         shutdown,
     ));
     Ok(Started { proxy, kubelet: RunningKubelet(kubelet) })
@@ -215,6 +222,8 @@ fn containerd_config(args: &RunArgs) -> Result<ContainerdConfig> {
         log_sink: std::env::current_exe().context("finding this program, which is also the log sink")?,
         runc_root: args.run_dir.join("runc"),
         run_dir: args.run_dir.join("runtime"),
+        image_dir: Some(args.state_dir.clone()),
+        seccomp_dir: args.state_dir.join("seccomp"),
         registries,
         ..ContainerdConfig::default()
     })

@@ -86,6 +86,16 @@ impl Datapath {
         Lb(&self.0)
     }
 
+    /// Backend ids there are: as many as the pinned maps hold, whatever a new one would.
+    pub fn backends(&self) -> u32 {
+        self.0.maps.backends4.capacity().min(self.0.maps.backends6.capacity())
+    }
+
+    /// Slots there are.
+    pub fn slots(&self) -> u32 {
+        self.0.maps.slots.capacity()
+    }
+
     /// Entries of local pods.
     pub fn pods(&self) -> Pods<'_> {
         Pods(&self.0)

@@ -71,7 +71,7 @@ pub struct ServiceEntry {
     pub base: u32,
     /// Slots in the run. 0: no endpoint, connections are refused (or dropped, see `drop_when_empty`).
     pub count: u32,
-    /// Rises with every change of the run; lets a reader notice a run that was replaced.
+    /// Rises with every change of the run, for whoever compares two looks at the tables; programs do not read it.
     pub generation: u32,
     /// `sessionAffinity: ClientIP` with this timeout.
     pub affinity: Option<Duration>,

@@ -15,6 +15,7 @@ use xebec_ebpf_common::{ABI_VERSION, names};
 
 use crate::config::{Capacity, DatapathConfig};
 use crate::error::{Error, Result};
+use crate::shape::Shape;
 use crate::{object, sys};
 
 /// Folders of pins of one ABI version.
@@ -116,7 +117,7 @@ fn entries(name: &str, capacity: &Capacity) -> Option<u32> {
 /// Removes a pin that is not the map it should be: opening it as one would read and write beside its values.
 fn discard_foreign(name: &str, path: &Path) {
     let shape = match sys::obj_get(path) {
-        Ok(fd) => sys::map_info(fd.as_fd()).ok().map(|info| (info.key_size, info.value_size)),
+        Ok(fd) => sys::map_info(fd.as_fd()).ok().map(Shape::from),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,
         Err(_) => None,
     };

@@ -1,7 +1,8 @@
 //! From a query to its answer.
 //!
 //! In: parsed queries. Out: records of the zone with authority, forwarded answers, or an error code. Until both lists
-//! were complete once, names of the cluster get SERVFAIL: NXDOMAIN would be believed.
+//! were complete once, names of the cluster get SERVFAIL: NXDOMAIN would be believed. Reverse names that the zone does not
+//! know are forwarded at any time: most addresses are not of the cluster.
 
 use std::net::IpAddr;
 use std::str::FromStr;

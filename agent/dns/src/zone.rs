@@ -30,6 +30,8 @@ pub(crate) struct Zone {
     services: HashMap<Key, ServiceEntry>,
     /// By namespace and slice name.
     slices: HashMap<Key, SliceEntry>,
+    /// Slices that have an endpoint with the address: anybody may ask for any address, and often.
+    slices_by_address: HashMap<IpAddr, BTreeSet<Key>>,
     /// Slices of each Service.
     slices_of: HashMap<Key, BTreeSet<String>>,
     /// Services per namespace: a namespace's name exists while it has one.
@@ -76,6 +78,7 @@ impl Zone {
             domain,
             services: HashMap::new(),
             slices: HashMap::new(),
+            slices_by_address: HashMap::new(),
             slices_of: HashMap::new(),
             namespaces: BTreeMap::new(),
             by_address: HashMap::new(),
@@ -114,11 +117,23 @@ impl Zone {
         self.remove_slice(&key);
         let Some(service) = slice.labels().get(SERVICE_NAME).cloned() else { return };
         self.slices_of.entry((key.0.clone(), service.clone())).or_default().insert(key.1.clone());
-        self.slices.insert(key, SliceEntry::of(slice, service));
+        let entry = SliceEntry::of(slice, service);
+        for address in entry.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
+            self.slices_by_address.entry(*address).or_default().insert(key.clone());
+        }
+        self.slices.insert(key, entry);
     }
 
     pub(crate) fn remove_slice(&mut self, key: &Key) {
         let Some(old) = self.slices.remove(key) else { return };
+        for address in old.endpoints.iter().flat_map(|endpoint| &endpoint.addresses) {
+            if let Some(slices) = self.slices_by_address.get_mut(address) {
+                slices.remove(key);
+                if slices.is_empty() {
+                    self.slices_by_address.remove(address);
+                }
+            }
+        }
         let owner = (key.0.clone(), old.service);
         if let Some(names) = self.slices_of.get_mut(&owner) {
             names.remove(&key.1);
@@ -169,7 +184,8 @@ impl Zone {
         if let Some((namespace, name)) = self.by_address.get(&address) {
             return Some(format!("{name}.{namespace}.svc.{}", self.domain.join(".")));
         }
-        self.slices.iter().find_map(|((namespace, _), slice)| {
+        self.slices_by_address.get(&address)?.iter().find_map(|key| {
+            let (namespace, slice) = (&key.0, self.slices.get(key)?);
             let endpoint = slice.endpoints.iter().find(|e| e.addresses.contains(&address))?;
             let entry = self.find(namespace, &slice.service)?;
             (entry.kind == ServiceKind::Headless)

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::pod;
 use crate::resources::{self, NodeCapacity};
 use crate::security;
+use crate::unsupported;
 
 /// Why a pod must not run here, in upstream's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +40,9 @@ struct HostPort<'a> {
 
 pub fn check(pod: &Pod, admitted: &[&Pod], node: Allocatable) -> Result<(), Rejection> {
     security::check_sysctls(pod).map_err(|message| Rejection::new("SysctlForbidden", message))?;
+    if let Some(unsupported) = unsupported::of_pod(pod) {
+        return Err(Rejection::new(unsupported.reason, unsupported.message));
+    }
     check_os(pod)?;
     check_resources(pod, admitted, node)?;
     check_ports(pod, admitted)

@@ -7,6 +7,9 @@ use std::time::Duration;
 use crate::dns::ClusterDns;
 use crate::resources::NodeCapacity;
 
+/// Far above what programs need, far below what would take the node's last process from others.
+const PIDS: i64 = 4096;
+
 #[derive(Clone, Debug)]
 pub struct KubeletConfig {
     pub node_name: String,
@@ -38,7 +41,8 @@ pub struct KubeletConfig {
 }
 
 impl KubeletConfig {
-    /// Upstream's defaults for what is not particular to a node.
+    /// Upstream's defaults for what is not particular to a node; a limit of processes, which upstream leaves to the
+    /// installer.
     pub fn new(node_name: &str, node_addresses: Vec<IpAddr>, capacity: NodeCapacity) -> Self {
         Self {
             node_name: node_name.to_owned(),
@@ -55,7 +59,7 @@ impl KubeletConfig {
             max_parallel_pulls: 4,
             log_max_size: 10 << 20,
             log_max_files: 5,
-            pids_limit: None,
+            pids_limit: Some(PIDS),
             resync: Duration::from_secs(180),
         }
     }

@@ -37,7 +37,6 @@ pub(crate) struct Parts {
     pub(crate) security: Security,
     pub(crate) network: PodNetwork,
     pub(crate) cgroup_parent: String,
-    pub(crate) oom_floor: i32,
     pub(crate) host_name: HostName,
     pub(crate) pid_of: Option<ContainerId>,
 }
@@ -121,9 +120,10 @@ pub(crate) fn build(
         (dir.join("resolv.conf"), "/etc/resolv.conf"),
         (dir.join("hostname"), "/etc/hostname"),
     ];
+    let read_only = parts.security.read_only_root_filesystem;
     for (host_path, container_path) in own {
         if !mounts.iter().any(|m| m.container_path == Path::new(container_path)) {
-            mounts.push(bind(host_path, container_path));
+            mounts.push(Mount { read_only, ..bind(host_path, container_path) });
         }
     }
     let message_path = container.termination_message_path.as_deref().filter(|p| !p.is_empty());
@@ -150,6 +150,7 @@ pub(crate) fn build(
         (LABEL_SPEC_HASH.to_owned(), pod::spec_hash(container)),
         (LABEL_IMAGE_ID.to_owned(), parts.image.repo_digest.clone()),
     ]);
+    let host_ipc = spec.and_then(|s| s.host_ipc).unwrap_or(false);
     let config = ContainerConfig {
         key: ContainerKey { pod_uid: pod::uid(pod).0, container: container.name.clone(), attempt },
         pod_namespace: pod::namespace(pod).to_owned(),
@@ -158,6 +159,7 @@ pub(crate) fn build(
             netns: parts.network.netns,
             ipcns: parts.network.ipcns,
             utsns: parts.network.utsns,
+            shm: Some(if host_ipc { PathBuf::from("/dev/shm") } else { dir.join("shm") }),
             host_pid: spec.and_then(|s| s.host_pid).unwrap_or(false),
             pid_of: parts.pid_of,
             cgroup_parent: parts.cgroup_parent,
@@ -168,13 +170,7 @@ pub(crate) fn build(
         working_dir: container.working_dir.clone().unwrap_or_default(),
         env,
         mounts,
-        resources: resources::of_container(
-            pod,
-            container,
-            config.capacity,
-            config.pids_limit,
-            parts.oom_floor,
-        ),
+        resources: resources::of_container(pod, container, config.capacity, config.pids_limit),
         security: parts.security,
         stdin: container.stdin.unwrap_or(false),
         tty,

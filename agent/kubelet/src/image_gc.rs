@@ -32,7 +32,6 @@ struct Seen {
     first: Instant,
     last_used: Instant,
     size: u64,
-    names: Vec<String>,
 }
 
 /// What is remembered of images between two looks.
@@ -50,10 +49,8 @@ impl Memory {
                 first: now,
                 last_used: now,
                 size: 0,
-                names: Vec::new(),
             });
             seen.size = image.size;
-            seen.names.clone_from(&image.names);
             if used.contains(&image.id) {
                 seen.last_used = now;
             }
@@ -109,12 +106,10 @@ async fn collect<R: ContainerRuntime, N: PodNetworking>(
     let now = Instant::now();
     memory.observe(&images, &used, now);
     for id in memory.plan(&used, disk(node)?, now) {
-        let names = memory.images.get(&id).map(|seen| seen.names.clone()).unwrap_or_default();
-        for name in names {
-            match node.runtime.remove_image(&name).await {
-                Ok(()) => tracing::info!(image = name, "unused image removed: its disk fills up"),
-                Err(error) => tracing::warn!(image = name, %error, "unused image not removed"),
-            }
+        // By its id, with all of its names: one that was pulled by its digest has no other.
+        match node.runtime.remove_image(&id).await {
+            Ok(()) => tracing::info!(image = id, "unused image removed: its disk fills up"),
+            Err(error) => tracing::warn!(image = id, %error, "unused image not removed"),
         }
     }
     Ok(())

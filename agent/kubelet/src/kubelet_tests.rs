@@ -255,6 +255,25 @@ async fn a_restart_of_the_agent_touches_no_container_and_flips_no_condition() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_runtime_that_does_not_answer_is_not_a_runtime_without_containers() {
+    let mut world = World::new();
+    world.pod("u1", json!({"containers": [{"name": "main", "image": "x:1"}]}));
+    world.running().await;
+    world.runtime.take_calls();
+    world.stop_kubelet().await;
+    std::fs::remove_file(crate::checkpoint::path(&world.dir.path().join("state/pods/u1"))).unwrap();
+    world.runtime.set_down(true);
+    world.start_kubelet();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(world.runtime.take_calls().is_empty(), "nothing is started beside what may go on");
+    world.runtime.set_down(false);
+    world.api.change(KEY, |pod| pod["metadata"]["generation"] = json!(2));
+    let pod = world.api.wait(KEY, "seen", |pod| pod["status"]["observedGeneration"] == 2).await;
+    assert_eq!(main(&pod)["restartCount"], 0);
+    assert!(world.runtime.take_calls().is_empty(), "it is adopted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_ended_while_the_agent_was_away_is_noticed() {
     let mut world = World::new();
     world.pod("u1", json!({"restartPolicy": "Never", "containers": [{"name": "main", "image": "x:1"}]}));

@@ -45,6 +45,7 @@ mod sync_loop;
 mod termination_message;
 #[cfg(test)]
 mod testing;
+mod unsupported;
 mod volume;
 mod worker;
 

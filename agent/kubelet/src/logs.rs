@@ -13,12 +13,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, PodStatus};
 use tokio::sync::mpsc;
 
+use self::files::LogFiles;
+use self::reader::Reader;
+use crate::KubeletConfig;
 use crate::container_config::log_path;
 use crate::node::{KnownPod, KnownPods};
 use crate::pod::{self, PodUid};
-use crate::KubeletConfig;
-use self::files::LogFiles;
-use self::reader::Reader;
 
 pub use watch::LogWatch;
 

@@ -41,8 +41,6 @@ pub struct Node<R: ContainerRuntime, N> {
     pub(crate) recorder: Recorder,
     pub(crate) cgroups: Cgroups,
     pub(crate) boot_id: String,
-    /// Below it `oom_score_adj` cannot be set here.
-    pub(crate) oom_floor: i32,
     pub(crate) known: KnownPods,
     listing: tokio::sync::Mutex<Option<Listing>>,
     /// Listings begun so far.
@@ -77,7 +75,6 @@ impl<R: ContainerRuntime, N: PodNetworking> Node<R, N> {
             recorder,
             cgroups,
             boot_id: crate::checkpoint::boot_id(),
-            oom_floor: oom_floor(),
             known: KnownPods::default(),
             listing: tokio::sync::Mutex::new(None),
             listings: AtomicU64::new(0),
@@ -88,10 +85,11 @@ impl<R: ContainerRuntime, N: PodNetworking> Node<R, N> {
         }
     }
 
-    /// Containers of one pod. Many callers at a time share one listing that began after they asked.
-    pub(crate) async fn containers_of(&self, uid: &PodUid) -> Vec<Container> {
-        let all = self.containers().await.unwrap_or_default();
-        all.iter().filter(|c| c.key.pod_uid == uid.0).cloned().collect()
+    /// Containers of one pod; `None` when the runtime cannot be asked, which is not the same as none. Many callers at a
+    /// time share one listing that began after they asked.
+    pub(crate) async fn containers_of(&self, uid: &PodUid) -> Option<Vec<Container>> {
+        let all = self.containers().await?;
+        Some(all.iter().filter(|c| c.key.pod_uid == uid.0).cloned().collect())
     }
 
     /// `None` when the runtime cannot be asked.
@@ -141,21 +139,6 @@ fn signal_number(name: &str) -> Option<i32> {
         return (0..=30).contains(&offset).then(|| 34 + offset);
     }
     full.parse::<Signal>().ok().map(|s| s as i32)
-}
-
-/// Without CAP_SYS_RESOURCE no process may get a lower score than the agent's own.
-fn oom_floor() -> i32 {
-    const CAP_SYS_RESOURCE: u32 = 24;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|l| l.strip_prefix("CapEff:")).map(str::trim);
-    let has = effective
-        .and_then(|hex| u64::from_str_radix(hex, 16).ok())
-        .is_some_and(|caps| caps & (1 << CAP_SYS_RESOURCE) != 0);
-    if has {
-        return -1000;
-    }
-    let own = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-    own.trim().parse().unwrap_or(0)
 }
 
 /// A pod as the kubelet knows it.

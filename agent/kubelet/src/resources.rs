@@ -66,7 +66,6 @@ pub fn of_container(
     container: &Container,
     node: NodeCapacity,
     pids_limit: Option<i64>,
-    oom_floor: i32,
 ) -> Resources {
     let cpu_limit = limit(container, "cpu").filter(|l| *l > 0);
     let memory = limit(container, "memory").filter(|l| *l > 0);
@@ -75,7 +74,7 @@ pub fn of_container(
         cpu_quota: cpu_limit.map(quota),
         cpu_period: cpu_limit.map(|_| PERIOD_US),
         memory_limit: memory.map(|m| i64::try_from(m).unwrap_or(i64::MAX)),
-        oom_score_adj: Some(qos::oom_score_adj(pod, container, node.memory).max(oom_floor)),
+        oom_score_adj: Some(qos::oom_score_adj(pod, container, node.memory)),
         pids_limit,
     }
 }

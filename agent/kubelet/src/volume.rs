@@ -154,7 +154,7 @@ impl Volumes {
             return Err(VolumeError::Unsupported { volume: volume.name.clone() });
         };
         if payload.in_memory {
-            mount::tmpfs(path, None)?;
+            mount::tmpfs(path, None, None)?;
         }
         atomic_writer::write(path, &payload.files, fs_group)?;
         Ok(payload.refresh_at)

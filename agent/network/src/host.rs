@@ -4,16 +4,19 @@
 //! the other files ask for indexes and addresses. Everything is set in place, so that a restart changes nothing.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipnet::IpNet;
 use netlink_packet_route::address::AddressScope;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 use crate::ipam;
 use crate::netlink::{Hop, Netlink, Route};
 use crate::sysctl;
 use crate::types::NetworkConfig;
+use crate::uplink::{self, Uplink};
 
 const LOOPBACK: u32 = 1;
 
@@ -23,7 +26,8 @@ const MIN_MTU: u32 = 1280;
 /// The node's network as pods need to know it.
 pub(crate) struct Host {
     pub(crate) netlink: Netlink,
-    pub(crate) uplink: u32,
+    uplink_name: String,
+    uplink_index: AtomicU32,
     pub(crate) mtu: u32,
     pub(crate) node_addresses: Vec<IpAddr>,
     pub(crate) pod_cidrs: Vec<IpNet>,
@@ -37,7 +41,8 @@ impl Host {
             netlink.link(&config.uplink).await?.ok_or_else(|| Error::NoUplink(config.uplink.clone()))?;
         let host = Self {
             netlink,
-            uplink: uplink.index,
+            uplink_name: config.uplink.clone(),
+            uplink_index: AtomicU32::new(uplink.index),
             mtu: config.mtu.unwrap_or(uplink.mtu),
             node_addresses: config.node_addresses.clone(),
             pod_cidrs: config.pod_cidrs.iter().map(IpNet::trunc).collect(),
@@ -56,6 +61,23 @@ impl Host {
             host.netlink.set_route(&Route { destination: *net, hop: Hop::Unreachable }).await?;
         }
         Ok(host)
+    }
+
+    /// Index of the uplink, as far as is known.
+    pub(crate) fn uplink(&self) -> u32 {
+        self.uplink_index.load(Ordering::Relaxed)
+    }
+
+    /// Looks the uplink up again: one that was made anew has another index.
+    pub(crate) async fn find_uplink(&self) -> Result<()> {
+        let found = self.netlink.link(&self.uplink_name).await?;
+        let uplink = found.ok_or_else(|| Error::NoUplink(self.uplink_name.clone()))?;
+        self.uplink_index.store(uplink.index, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(crate) async fn follow_uplink(&self) -> Result<watch::Receiver<Uplink>> {
+        uplink::follow(self.netlink.clone(), self.uplink_name.clone()).await
     }
 
     /// The gateway for a pod that has this address.

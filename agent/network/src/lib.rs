@@ -18,9 +18,11 @@ mod restore;
 mod sysctl;
 mod turns;
 pub mod types;
+mod uplink;
 mod wire;
 
 pub use datapath::PodDatapath;
 pub use error::{DatapathError, Error, Result};
 pub use network::Network;
 pub use types::{NetworkConfig, Peer, PodNetwork, PodRequest};
+pub use uplink::Uplink;

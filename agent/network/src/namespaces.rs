@@ -4,18 +4,14 @@
 //! and a netlink connection that stays bound to it. Namespaces are a thread's property: each is made or entered by a
 //! thread of its own that ends afterwards, never by one of the runtime's.
 
-#![expect(unsafe_code, reason = "SO_NETNS_COOKIE has no safe wrapper")]
-
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::sys::statfs::{FsType, statfs};
 use nix::unistd::sethostname;
 use tokio::runtime::Handle;
@@ -202,27 +198,11 @@ fn prepare_netns() -> Result<()> {
 }
 
 fn enter_here(runtime: &Handle) -> Result<Entered> {
-    Ok(Entered { netlink: Netlink::open(runtime)?, cookie: netns_cookie()? })
-}
-
-/// Identity of the calling thread's network namespace, as programs see it.
-fn netns_cookie() -> Result<u64> {
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
-        .map_err(|e| failed("opening a socket", e))?;
-    let mut cookie = 0u64;
-    let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or_default();
-    // SAFETY: the kernel writes at most `length` bytes to `cookie`, which lives until the call returns.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    Errno::result(result).map_err(|e| failed("reading a network namespace's cookie", e))?;
-    Ok(cookie)
+    let cookie = xebec_datapath::netns_cookie().map_err(|source| Error::Datapath {
+        action: "reading a network namespace's cookie".to_owned(),
+        source: source.into(),
+    })?;
+    Ok(Entered { netlink: Netlink::open(runtime)?, cookie })
 }
 
 fn is_pinned(path: &Path) -> bool {

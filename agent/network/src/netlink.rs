@@ -262,7 +262,7 @@ fn full_length(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn link_of(message: &LinkMessage) -> Option<Link> {
+pub(crate) fn link_of(message: &LinkMessage) -> Option<Link> {
     let mut link = Link { index: message.header.index, name: String::new(), mtu: 0, operational: false };
     for attribute in &message.attributes {
         match attribute {

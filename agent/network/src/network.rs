@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::watch;
+
 use crate::checkpoint::{self, Record};
 use crate::datapath::PodDatapath;
 use crate::error::Result;
@@ -16,6 +18,7 @@ use crate::namespaces::{Kind, Pins};
 use crate::peers;
 use crate::turns::Turns;
 use crate::types::{Peer, PodNetwork};
+use crate::uplink::Uplink;
 
 /// Pod networking of this node. Clones share one state.
 #[derive(Clone)]
@@ -52,6 +55,12 @@ impl Network {
     pub async fn set_peers(&self, peers: Vec<Peer>) -> Result<()> {
         let _alone = self.inner.peers.lock().await;
         peers::apply(&self.inner.host, &peers).await
+    }
+
+    /// The uplink, and whenever it changes: routes to peers are to be set again then. To be called in the node's network
+    /// namespace.
+    pub async fn follow_uplink(&self) -> Result<watch::Receiver<Uplink>> {
+        self.inner.host.follow_uplink().await
     }
 
     pub(crate) fn book(&self) -> MutexGuard<'_, Book> {

@@ -58,7 +58,8 @@ pub(crate) fn plan_routes(current: &[Route], desired: &BTreeMap<IpNet, Route>) -
 
 /// Applies the difference; goes on past routes that the kernel refuses and tells them all.
 pub(crate) async fn apply(host: &Host, peers: &[Peer]) -> Result<()> {
-    let desired = desired(host.uplink, &host.pod_cidrs, peers);
+    host.find_uplink().await?;
+    let desired = desired(host.uplink(), &host.pod_cidrs, peers);
     let mut errors = Vec::new();
     for op in plan_routes(&host.netlink.routes().await?, &desired) {
         let result = match &op {

@@ -48,7 +48,7 @@ pub struct PodNetwork {
 }
 
 /// Another node and the pod ranges behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
     pub node: String,
     pub addresses: Vec<IpAddr>,

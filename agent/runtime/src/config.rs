@@ -20,6 +20,10 @@ pub struct ContainerdConfig {
     pub runc_binary: Option<PathBuf>,
     /// Folder for FIFOs and other things that live as long as a boot.
     pub run_dir: PathBuf,
+    /// A folder on the disk that holds the images: one that is larger than what is free there is not pulled.
+    pub image_dir: Option<PathBuf>,
+    /// Seccomp profiles that pods may name (`localhostProfile`).
+    pub seccomp_dir: PathBuf,
     /// Where the cgroup hierarchies are mounted.
     pub cgroup_root: PathBuf,
     /// Mirrors; a registry without an entry is asked directly.
@@ -66,6 +70,8 @@ impl Default for ContainerdConfig {
             runc_root: "/run/xebec/runc".into(),
             runc_binary: None,
             run_dir: "/run/xebec/runtime".into(),
+            image_dir: None,
+            seccomp_dir: "/var/lib/xebec/seccomp".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             registries: Vec::new(),
             timeouts: Timeouts::default(),

@@ -14,5 +14,6 @@ pub(crate) mod io;
 pub(crate) mod marks;
 pub(crate) mod record;
 mod remove;
+mod shm;
 pub(crate) mod state;
 pub(crate) mod task;

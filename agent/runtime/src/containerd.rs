@@ -86,7 +86,7 @@ impl Containerd {
         let registry =
             Registry::new(config.registries.clone(), &config.timeouts).map_err(RuntimeError::Config)?;
         let images = Arc::new(ImageCache::default());
-        let puller = Puller::new(client.clone(), registry, &config.snapshotter, Arc::clone(&images));
+        let puller = Puller::new(client.clone(), registry, &config, Arc::clone(&images));
         Ok(Self(Arc::new(Inner {
             client,
             host: HostFacts::read(&config.cgroup_root),

@@ -9,5 +9,6 @@ pub(crate) mod lease;
 pub(crate) mod manifest;
 pub(crate) mod pull;
 pub(crate) mod reference;
+mod shelf;
 pub(crate) mod store;
 pub(crate) mod unpack;

@@ -28,7 +28,8 @@ use tonic::{Code, Request, Response, Status};
 use crate::config::Timeouts;
 use crate::error::RuntimeError;
 
-/// Largest answer we take. Lists are streamed, so only one record or one chunk of content is ever in a message.
+/// Largest answer we take. Containers are listed as a stream, so that a message holds one record or one chunk of content;
+/// lists of images, tasks and leases come in one, and have a few hundred bytes an entry.
 const MAX_MESSAGE: usize = 32 << 20;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);

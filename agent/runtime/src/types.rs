@@ -99,7 +99,7 @@ pub enum Seccomp {
     #[default]
     RuntimeDefault,
     Unconfined,
-    /// A profile file below the kubelet's `seccomp` folder.
+    /// A profile below the node's folder for them.
     Localhost(PathBuf),
 }
 
@@ -129,6 +129,9 @@ pub struct PodSandbox {
     pub netns: Option<PathBuf>,
     pub ipcns: Option<PathBuf>,
     pub utsns: Option<PathBuf>,
+    /// Where the pod's `/dev/shm` is, shared by its containers: the host's, or one that is mounted when a container needs
+    /// it. `None`: the container has one of its own.
+    pub shm: Option<PathBuf>,
     pub host_pid: bool,
     /// Join the PID namespace of this container (shareProcessNamespace, ephemeral containers).
     pub pid_of: Option<ContainerId>,

@@ -1,9 +1,10 @@
 //! Keeping `status` of the Node true.
 //!
-//! In: facts of the host and the runtime, every ten seconds as upstream's kubelet looks. Out: a patch when something
-//! changed, and every five minutes in any case.
+//! In: facts of the host and the runtime, every ten seconds as upstream's kubelet looks; the Node as it is seen. Out: a
+//! patch when something changed, when somebody else wrote what is not so (the node controller, after a partition), and
+//! every five minutes in any case.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -11,6 +12,7 @@ use k8s_openapi::api::core::v1::{ContainerImage, Node, NodeCondition, NodeStatus
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Patch, PatchParams};
+use kube::runtime::reflector::Store;
 use kube::{Api, Client};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +25,11 @@ use super::object::{Facts, Identity, MAX_IMAGES, status};
 const LOOK: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(300);
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Images are listed so often: one call for each of them.
+const IMAGES: Duration = Duration::from_secs(60);
+
+/// What was reported last, and when.
+type Reported = Option<(NodeStatus, Instant)>;
 
 /// Whether the node can run pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +53,19 @@ pub async fn keep_status<R: ContainerRuntime>(
     state_dir: PathBuf,
     limits: Limits,
     runtime: R,
+    seen: Store<Node>,
     shutdown: CancellationToken,
 ) {
     let nodes: Api<Node> = Api::all(client);
-    let mut reported: Option<(NodeStatus, Instant)> = None;
+    let mut reported: Reported = None;
+    let mut listed: Option<(Vec<ContainerImage>, Instant)> = None;
     while !shutdown.is_cancelled() {
-        if let Err(error) = report(&nodes, &identity, &state_dir, limits, &runtime, &mut reported).await {
+        if listed.as_ref().is_none_or(|(_, at)| at.elapsed() >= IMAGES) {
+            listed = Some((images(&runtime).await, Instant::now()));
+        }
+        let images = listed.as_ref().map(|(images, _)| images.clone()).unwrap_or_default();
+        let look = Look { nodes: &nodes, identity: &identity, state_dir: &state_dir, limits, seen: &seen };
+        if let Err(error) = look.report(&runtime, images, &mut reported).await {
             tracing::warn!("cannot report the node's status: {error:#}");
         }
         tokio::select! {
@@ -61,43 +75,68 @@ pub async fn keep_status<R: ContainerRuntime>(
     }
 }
 
-async fn report<R: ContainerRuntime>(
-    nodes: &Api<Node>,
-    identity: &Identity,
-    state_dir: &std::path::Path,
+/// What one look is made with.
+struct Look<'a> {
+    nodes: &'a Api<Node>,
+    identity: &'a Identity,
+    state_dir: &'a Path,
     limits: Limits,
-    runtime: &R,
-    reported: &mut Option<(NodeStatus, Instant)>,
-) -> Result<()> {
-    let (health, version) = match runtime.version().await {
-        Ok(version) => (Health::Ready, version),
-        Err(error) => (Health::NotReady(format!("container runtime is down: {error}")), String::new()),
-    };
-    let facts = Facts {
-        identity,
-        capacity: Capacity::read(state_dir, limits.max_pods)?,
-        pressure: Pressure::read(state_dir, &limits.thresholds)?,
-        health: &health,
-        system: system_info(&version),
-        images: images(runtime).await,
-    };
-    let held = match reported {
-        Some((status, _)) => status.conditions.clone().unwrap_or_default(),
-        None => held_conditions(nodes, &identity.name).await?,
-    };
-    let new = status(facts, &held, &Time(Timestamp::now()));
-    if reported
-        .as_ref()
-        .is_some_and(|(old, at)| at.elapsed() < REPORT && without_heartbeat(old) == without_heartbeat(&new))
-    {
-        return Ok(());
+    seen: &'a Store<Node>,
+}
+
+impl Look<'_> {
+    async fn report<R: ContainerRuntime>(
+        &self,
+        runtime: &R,
+        images: Vec<ContainerImage>,
+        reported: &mut Reported,
+    ) -> Result<()> {
+        let Self { nodes, identity, state_dir, limits, seen } = self;
+        let (health, version) = match runtime.version().await {
+            Ok(version) => (Health::Ready, version),
+            Err(error) => (Health::NotReady(format!("container runtime is down: {error}")), String::new()),
+        };
+        let facts = Facts {
+            identity,
+            capacity: Capacity::read(state_dir, limits.max_pods)?,
+            pressure: Pressure::read(state_dir, &limits.thresholds)?,
+            health: &health,
+            system: system_info(&version),
+            images,
+        };
+        if let Some((old, _)) = reported {
+            let node = seen.find(|node| node.metadata.name.as_ref() == Some(&identity.name));
+            let status = node.as_ref().and_then(|node| node.status.as_ref());
+            if status.is_some_and(|status| is_contradicted(old, status)) {
+                tracing::info!("somebody else wrote this node's conditions: they are reported again");
+                *reported = None;
+            }
+        }
+        let held = match reported {
+            Some((status, _)) => status.conditions.clone().unwrap_or_default(),
+            None => held_conditions(nodes, &identity.name).await?,
+        };
+        let new = status(facts, &held, &Time(Timestamp::now()));
+        let same = |old: &NodeStatus| without_heartbeat(old) == without_heartbeat(&new);
+        if reported.as_ref().is_some_and(|(old, at)| at.elapsed() < REPORT && same(old)) {
+            return Ok(());
+        }
+        let patch = Patch::Strategic(status_patch(&new));
+        let params = PatchParams::default();
+        let write = nodes.patch_status(&identity.name, &params, &patch);
+        tokio::time::timeout(CALL_TIMEOUT, write).await.context("no answer")??;
+        *reported = Some((new, Instant::now()));
+        Ok(())
     }
-    let patch = Patch::Strategic(status_patch(&new));
-    let params = PatchParams::default();
-    let write = nodes.patch_status(&identity.name, &params, &patch);
-    tokio::time::timeout(CALL_TIMEOUT, write).await.context("no answer")??;
-    *reported = Some((new, Instant::now()));
-    Ok(())
+}
+
+/// Whether one of the conditions that were reported says something else by now.
+fn is_contradicted(reported: &NodeStatus, seen: &NodeStatus) -> bool {
+    let of_type = |wanted: &NodeCondition| {
+        seen.conditions.iter().flatten().find(|condition| condition.type_ == wanted.type_)
+    };
+    let differs = |ours: &NodeCondition| of_type(ours).is_none_or(|theirs| theirs.status != ours.status);
+    reported.conditions.iter().flatten().any(differs)
 }
 
 /// The status as a strategic merge patch. Addresses are replaced as a whole: their merge key is the type, and a node with
@@ -136,4 +175,28 @@ async fn images<R: ContainerRuntime>(runtime: &R) -> Vec<ContainerImage> {
             ContainerImage { names: Some(names), size_bytes: i64::try_from(image.size).ok() }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(conditions: &[(&str, &str)]) -> NodeStatus {
+        let conditions = conditions.iter().map(|(kind, status)| NodeCondition {
+            type_: (*kind).to_owned(),
+            status: (*status).to_owned(),
+            ..NodeCondition::default()
+        });
+        NodeStatus { conditions: Some(conditions.collect()), ..NodeStatus::default() }
+    }
+
+    #[test]
+    fn what_others_wrote_of_this_node_is_noticed() {
+        let reported = of(&[("MemoryPressure", "False"), ("Ready", "True")]);
+        let with_more = of(&[("Ready", "True"), ("Frequent", "True"), ("MemoryPressure", "False")]);
+        assert!(!is_contradicted(&reported, &with_more), "others may have conditions of their own");
+        let silenced = of(&[("MemoryPressure", "False"), ("Ready", "Unknown")]);
+        assert!(is_contradicted(&reported, &silenced));
+        assert!(is_contradicted(&reported, &of(&[("Ready", "True")])), "one was taken away");
+    }
 }

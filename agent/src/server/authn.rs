@@ -1,19 +1,25 @@
 //! Who sends a request to the kubelet API.
 //!
 //! In: the client certificate of the connection, or a bearer token. Out: a [`User`]; the API server says who a token is
-//! of (TokenReview), for a while. Without either nobody is known.
+//! of (TokenReview), for a while, also where it is nobody's. Without either nobody is known.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, header};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::{Api, Client};
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 /// How long an answer is believed, as upstream's default.
 const BELIEVED: Duration = Duration::from_secs(120);
+/// How long a refusal is believed.
+const DISBELIEVED: Duration = Duration::from_secs(10);
+/// Reviews at a time: strangers with random tokens must not keep the API server busy.
+const REVIEWS: usize = 16;
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 /// Answers kept.
 const KEPT: usize = 1024;
@@ -29,14 +35,21 @@ pub struct User {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-/// Users and when they were told, by their token's digest: memory holds no tokens.
-type Known = HashMap<[u8; 32], (Instant, User)>;
+type TokenDigest = [u8; 32];
+
+/// What was told about tokens and when, by their digest: memory holds no tokens.
+#[derive(Default)]
+struct Told {
+    known: HashMap<TokenDigest, (Instant, User)>,
+    refused: HashMap<TokenDigest, (Instant, String)>,
+}
 
 /// Asks the API server about tokens.
 #[derive(Clone)]
 pub struct Authenticator {
     client: Client,
-    known: Arc<Mutex<Known>>,
+    told: Arc<Mutex<Told>>,
+    reviews: Arc<Semaphore>,
 }
 
 /// Why a sender is not known.
@@ -54,7 +67,7 @@ pub enum Unknown {
 
 impl Authenticator {
     pub fn new(client: Client) -> Self {
-        Self { client, known: Arc::default() }
+        Self { client, told: Arc::default(), reviews: Arc::new(Semaphore::new(REVIEWS)) }
     }
 
     /// The sender of a request: by its certificate, else by its token.
@@ -66,24 +79,23 @@ impl Authenticator {
         if token.len() > LONGEST_TOKEN {
             return Err(Unknown::Refused("it is too long".to_owned()));
         }
-        let digest: [u8; 32] = Sha256::digest(token).into();
-        if let Some(user) = self.believed(&digest) {
-            return Ok(user);
+        let digest: TokenDigest = Sha256::digest(token).into();
+        if let Some(answer) = self.told().answer(&digest) {
+            return answer;
         }
-        let user = self.review(token).await?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KEPT {
-            known.retain(|_, (at, _)| at.elapsed() < BELIEVED);
+        let turn = tokio::time::timeout(REVIEW_TIMEOUT, self.reviews.acquire()).await;
+        let _turn = turn.map_err(|_| Unknown::Unanswered("too many are asked about".to_owned()))?;
+        // Another request with the same token may have had its turn meanwhile.
+        if let Some(answer) = self.told().answer(&digest) {
+            return answer;
         }
-        if known.len() < KEPT {
-            known.insert(digest, (Instant::now(), user.clone()));
-        }
-        Ok(user)
+        let answer = self.review(token).await;
+        self.told().note(digest, &answer);
+        answer
     }
 
-    fn believed(&self, digest: &[u8; 32]) -> Option<User> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(digest).filter(|(at, _)| at.elapsed() < BELIEVED).map(|(_, user)| user.clone())
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn review(&self, token: &str) -> Result<User, Unknown> {
@@ -108,6 +120,40 @@ impl Authenticator {
     }
 }
 
+// === impl Told ===
+
+impl Told {
+    fn answer(&self, digest: &TokenDigest) -> Option<Result<User, Unknown>> {
+        let known = self.known.get(digest).filter(|(at, _)| at.elapsed() < BELIEVED);
+        let refused = self.refused.get(digest).filter(|(at, _)| at.elapsed() < DISBELIEVED);
+        let refused = refused.map(|(_, why)| Err(Unknown::Refused(why.clone())));
+        known.map(|(_, user)| Ok(user.clone())).or(refused)
+    }
+
+    fn note(&mut self, digest: TokenDigest, answer: &Result<User, Unknown>) {
+        match answer {
+            Ok(user) => keep(&mut self.known, BELIEVED, digest, user.clone()),
+            Err(Unknown::Refused(why)) => keep(&mut self.refused, DISBELIEVED, digest, why.clone()),
+            // To be asked again.
+            Err(Unknown::Anonymous | Unknown::Unanswered(_)) => {}
+        }
+    }
+}
+
+fn keep<V>(
+    answers: &mut HashMap<TokenDigest, (Instant, V)>,
+    fresh: Duration,
+    digest: TokenDigest,
+    answer: V,
+) {
+    if answers.len() >= KEPT {
+        answers.retain(|_, (at, _)| at.elapsed() < fresh);
+    }
+    if answers.len() < KEPT {
+        answers.insert(digest, (Instant::now(), answer));
+    }
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
@@ -117,6 +163,30 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_remembered_for_a_moment() {
+        let mut told = Told::default();
+        let (good, bad) = ([1; 32], [2; 32]);
+        told.note(good, &Ok(User { name: "u".into(), ..User::default() }));
+        told.note(bad, &Err(Unknown::Refused("nobody has it".into())));
+        told.note([3; 32], &Err(Unknown::Unanswered("later".into())));
+        assert!(matches!(told.answer(&good), Some(Ok(user)) if user.name == "u"));
+        assert!(matches!(told.answer(&bad), Some(Err(Unknown::Refused(_)))), "it is not asked about again");
+        assert!(told.answer(&[3; 32]).is_none(), "who could not be asked is asked again");
+        tokio::time::advance(DISBELIEVED).await;
+        assert!(told.answer(&bad).is_none());
+        assert!(told.answer(&good).is_some());
+        for i in 0..u32::try_from(2 * KEPT).unwrap() {
+            let mut digest = [9; 32];
+            digest[..4].copy_from_slice(&i.to_be_bytes());
+            told.note(digest, &Err(Unknown::Refused(String::new())));
+        }
+        assert!(
+            told.refused.len() <= KEPT && told.answer(&good).is_some(),
+            "nor do strangers displace others"
+        );
+    }
 
     #[test]
     fn tokens_are_read_from_the_header() {

@@ -108,8 +108,7 @@ fn stream(
     match parts {
         ["portForward", namespace, pod, uid @ ..] if uid.len() < 2 => {
             let known = find(served, namespace, pod, uid.first().copied())?;
-            let (namespace, name, uid) =
-                ((*namespace).to_owned(), (*pod).to_owned(), known.uid().to_owned());
+            let (namespace, name, uid) = ((*namespace).to_owned(), (*pod).to_owned(), known.uid().to_owned());
             if served.loopback(&namespace, &name, &uid).is_none() {
                 return Err(bad(&format!("pod {name:?} is not running")));
             }

@@ -79,7 +79,7 @@ pub struct ServiceValue {
     pub base: u32,
     /// Slots in the run; 0: no endpoint.
     pub count: u32,
-    /// Rises with every change of the run.
+    /// Rises with every change of the run, for whoever compares two looks at the table; programs do not read it.
     pub generation: u32,
     /// Affinity timeout in seconds; 0: no affinity.
     pub affinity: u32,

@@ -26,6 +26,7 @@ struct World {
     start_errors: BTreeMap<String, String>,
     exec_codes: BTreeMap<String, i32>,
     listeners: Vec<mpsc::Sender<RuntimeEvent>>,
+    is_down: bool,
 }
 
 impl FakeRuntime {
@@ -53,6 +54,11 @@ impl FakeRuntime {
         self.with(|w| {
             if missing { w.missing_images.insert(image.into()) } else { w.missing_images.remove(image) }
         });
+    }
+
+    /// Lists no containers any more, until told otherwise.
+    pub(crate) fn set_down(&self, is_down: bool) {
+        self.with(|w| w.is_down = is_down);
     }
 
     pub(crate) fn ignore_term(&self, container: &str) {
@@ -211,7 +217,8 @@ impl ContainerRuntime for FakeRuntime {
     }
 
     async fn containers(&self) -> Result<Vec<Container>, RuntimeError> {
-        Ok(self.with(|w| w.containers.values().cloned().collect()))
+        let down = || RuntimeError::Timeout { call: "containers.list", after: Duration::from_secs(10) };
+        self.with(|w| if w.is_down { Err(down()) } else { Ok(w.containers.values().cloned().collect()) })
     }
 
     fn events(&self) -> mpsc::Receiver<RuntimeEvent> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::lstat;
 
 use super::VolumeError;
 
@@ -45,19 +46,34 @@ fn unescape(field: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-pub(super) fn is_mount_point(path: &Path) -> Result<bool, VolumeError> {
-    Ok(mounts_below(path)?.iter().any(|point| point == path))
+/// Asks the file itself: the list of mounts is long on a node with many pods.
+fn is_mount_point(path: &Path) -> Result<bool, VolumeError> {
+    let errno = |errno: nix::errno::Errno| VolumeError::Io { path: path.to_owned(), source: errno.into() };
+    let Some(parent) = path.parent() else { return Ok(true) };
+    let stat = |path: &Path| lstat(path).map_err(errno);
+    // Mounts of our own are filesystems of their own.
+    Ok(stat(path)?.st_dev != stat(parent)?.st_dev)
 }
 
-/// A tmpfs at `path`, unless there is one.
-pub(super) fn tmpfs(path: &Path, size: Option<u64>) -> Result<(), VolumeError> {
+/// A tmpfs at `path`, unless there is one; `root` is its root's group and mode, from the first moment.
+pub(super) fn tmpfs(
+    path: &Path,
+    size: Option<u64>,
+    root: Option<(Option<u32>, u32)>,
+) -> Result<(), VolumeError> {
     fs::create_dir_all(path).map_err(VolumeError::io(path))?;
     if is_mount_point(path)? {
         return Ok(());
     }
-    let options = size.map(|bytes| format!("size={bytes}"));
+    let (group, mode) = root.map_or((None, None), |(group, mode)| (group, Some(mode)));
+    let options = [
+        size.map(|bytes| format!("size={bytes}")),
+        group.map(|group| format!("gid={group}")),
+        mode.map(|mode| format!("mode={mode:o}")),
+    ];
+    let options = options.into_iter().flatten().collect::<Vec<_>>().join(",");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, options.as_deref())
+    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
         .map_err(|errno| VolumeError::Io { path: path.to_owned(), source: errno.into() })
 }
 

@@ -59,9 +59,17 @@ pub(super) fn set_volume_root(path: &Path, fs_group: Option<i64>) -> Result<(), 
     chmod(path, 0o777 | SETGID)
 }
 
-/// A writable volume that the pod fills itself.
+/// Group and mode of a writable volume that the pod fills itself.
+pub(super) fn writable_root(fs_group: Option<i64>) -> (Option<u32>, u32) {
+    match gid(fs_group) {
+        None => (None, 0o777),
+        group => (group, 0o777 | SETGID | GROUP_WRITE),
+    }
+}
+
+/// Gives a folder what [`writable_root`] says.
 pub(super) fn set_writable_root(path: &Path, fs_group: Option<i64>) -> Result<(), VolumeError> {
-    let Some(group) = gid(fs_group) else { return chmod(path, 0o777) };
-    own(path, None, Some(group))?;
-    chmod(path, 0o777 | SETGID | GROUP_WRITE)
+    let (group, mode) = writable_root(fs_group);
+    own(path, None, group)?;
+    chmod(path, mode)
 }

@@ -3,6 +3,7 @@
 //! In: checkpoint, API status, containers of the runtime. Out: [`Observed`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use tokio::time::Instant;
@@ -19,11 +20,14 @@ use crate::pod_network::PodNetworking;
 use crate::status::Now;
 use crate::termination_message;
 
+/// How long after a runtime that did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The state to begin with.
 pub(super) async fn observe<R: ContainerRuntime, N: PodNetworking>(node: &Node<R, N>, pod: &Pod) -> Observed {
     let now = Now::read();
     let started = pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(now.wall, |t| t.0);
-    let age = std::time::Duration::try_from(now.wall.duration_since(started)).unwrap_or_default();
+    let age = Duration::try_from(now.wall.duration_since(started)).unwrap_or_default();
     let mut observed = Observed::new(started, now.mono.checked_sub(age).unwrap_or(now.mono));
     if pod::is_terminal(pod) {
         observed.stage = Stage::Terminating(TerminationReason::Completed);
@@ -38,7 +42,13 @@ pub(super) async fn observe<R: ContainerRuntime, N: PodNetworking>(node: &Node<R
             seen.known_restarts = restarts_to_continue(status);
         }
     }
-    let found = node.containers_of(&pod::uid(pod)).await;
+    // Without an answer a second run would be started beside one that goes on.
+    let found = loop {
+        match node.containers_of(&pod::uid(pod)).await {
+            Some(found) => break found,
+            None => tokio::time::sleep(ASK_AGAIN).await,
+        }
+    };
     for container in found {
         if rebooted {
             // Its process went with the last boot.
@@ -96,7 +106,7 @@ pub(super) fn run_of<R: ContainerRuntime, N: PodNetworking>(
         ContainerState::Running { started_at, .. } => RunState::Running { started_at: wall(*started_at) },
         ContainerState::Exited { code, signal, started_at, finished_at, oom_killed } => {
             let finished_at = wall(*finished_at);
-            let age = std::time::Duration::try_from(now.wall.duration_since(finished_at)).unwrap_or_default();
+            let age = Duration::try_from(now.wall.duration_since(finished_at)).unwrap_or_default();
             RunState::Exited(Exit {
                 code: *code,
                 signal: *signal,
@@ -201,7 +211,7 @@ impl<R: ContainerRuntime, N: PodNetworking> Worker<R, N> {
         }
         if mail.compare {
             let node = Arc::clone(&self.node);
-            for container in node.containers_of(&pod::uid(&self.pod)).await {
+            for container in node.containers_of(&pod::uid(&self.pod)).await.unwrap_or_default() {
                 absorb(&node, &self.pod, &mut self.observed, &container);
             }
             drop_missing(&node, &self.pod, &mut self.observed).await;

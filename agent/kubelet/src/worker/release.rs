@@ -111,7 +111,10 @@ pub(crate) async fn remove_containers<R: ContainerRuntime, N: PodNetworking>(
     uid: &PodUid,
 ) -> Vec<String> {
     let mut errors = Vec::new();
-    for container in node.containers_of(uid).await {
+    let Some(containers) = node.containers_of(uid).await else {
+        return vec!["the runtime cannot be asked for the pod's containers".to_owned()];
+    };
+    for container in containers {
         errors.extend(node.runtime.remove(&container.id).await.err().map(|e| e.to_string()));
     }
     errors

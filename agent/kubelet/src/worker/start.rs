@@ -2,6 +2,7 @@
 //!
 //! In: Pod, container, image. Out: the run, or which step failed. Tells Created, Started, Failed.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
@@ -24,6 +25,7 @@ use crate::pod_network::PodNetworking;
 use crate::recorder::EventType;
 use crate::security;
 use crate::status::Now;
+use crate::unsupported;
 
 /// One start of one container.
 struct Start<R: ContainerRuntime, N: PodNetworking> {
@@ -126,12 +128,9 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
     }
 
     async fn config(&self) -> Result<ContainerConfig, StartFailure> {
-        let spec = self.pod.spec.as_ref();
-        if spec.and_then(|s| s.share_process_namespace).unwrap_or(false) {
-            return Err(config_error("shareProcessNamespace is not supported by this node"));
-        }
-        if spec.and_then(|s| s.host_users) == Some(false) {
-            return Err(config_error("hostUsers: false is not supported by this node"));
+        let host_has_selinux = Path::new("/sys/fs/selinux/enforce").exists();
+        if let Some(why) = unsupported::of_container(&self.pod, &self.container, host_has_selinux) {
+            return Err(config_error(why));
         }
         if self.target == Some(None) {
             let name = pod::target_of(&self.pod, &self.container.name).unwrap_or_default();
@@ -180,7 +179,6 @@ impl<R: ContainerRuntime, N: PodNetworking> Start<R, N> {
             security,
             network: self.network.clone(),
             cgroup_parent: self.node.cgroups.pod_path(&self.pod),
-            oom_floor: self.node.oom_floor,
             host_name,
             pid_of: self.target.clone().flatten(),
         };

@@ -19,6 +19,7 @@ use tonic::Code;
 use super::io::Inputs;
 use super::marks::{Exit, Marks};
 use super::record::{self, Identity, Template};
+use super::shm;
 use super::task::is_cut_off;
 use crate::containerd::Containerd;
 use crate::error::RuntimeError;
@@ -26,12 +27,14 @@ use crate::image::etc::EtcFiles;
 use crate::image::manifest::ImageConfig;
 use crate::log_sink;
 use crate::rpc::{CallError, Client, Optional, rpc};
-use crate::spec::{self, Facts, devices, seccomp, user};
+use crate::spec::seccomp::local_profile;
+use crate::spec::{self, Facts, devices, user};
 use crate::types::{ContainerConfig, ContainerId, Seccomp};
 
-const MAX_PROFILE: u64 = 1 << 20;
 /// How often one call begins a creation that is cut off.
 const CREATIONS: u32 = 4;
+/// Nobody's to mount.
+const HOST_SHM: &str = "/dev/shm";
 
 /// Why a container could not be made.
 enum MakeError {
@@ -78,6 +81,9 @@ impl Containerd {
     ) -> Result<ContainerId, MakeError> {
         let id = record::id_of(&config.key, generation);
         let facts = self.facts(config, &id, image).await?;
+        if let Some(path) = config.sandbox.shm.as_deref().filter(|path| *path != Path::new(HOST_SHM)) {
+            shm::ensure(path)?;
+        }
         let spec = spec::build(config, &facts)?;
         let folder = self.io_folder(&id.0);
         let log = log_sink::uri(&self.config.log_sink, &log_sink::Settings::of(config, folder.path()));
@@ -244,7 +250,10 @@ impl Containerd {
             None => None,
         };
         let seccomp_profile = match &config.security.seccomp {
-            Seccomp::Localhost(path) if !config.security.privileged => Some(read_profile(path)?),
+            Seccomp::Localhost(path) if !config.security.privileged => {
+                let folder = &self.config.seccomp_dir;
+                Some(local_profile::read(folder, path).map_err(RuntimeError::Config)?)
+            }
             _ => None,
         };
         let devices = if config.security.privileged { devices::of_host()? } else { Vec::new() };
@@ -310,14 +319,6 @@ fn message(error: &RuntimeError) -> String {
         RuntimeError::Call { message, .. } => message.clone(),
         other => other.to_string(),
     }
-}
-
-fn read_profile(path: &Path) -> Result<oci_spec::runtime::LinuxSeccomp, RuntimeError> {
-    use std::io::Read;
-    let io = |source| RuntimeError::Io { path: path.display().to_string(), source };
-    let mut text = Vec::new();
-    std::fs::File::open(path).map_err(io)?.take(MAX_PROFILE).read_to_end(&mut text).map_err(io)?;
-    seccomp::parse(&text).map_err(RuntimeError::Config)
 }
 
 // === impl Client ===

@@ -23,6 +23,8 @@ use crate::types::ContainerId;
 
 /// How long the shim may take to open its end of a stdin.
 const OPENING: Duration = Duration::from_secs(5);
+/// How often the end of a command is asked for: once to find that it runs, once more after each failure.
+const ENDINGS: usize = 3;
 const AGAIN: Duration = Duration::from_millis(1);
 /// One wait of many for a command without a limit of its own.
 const WAIT: Duration = Duration::from_secs(600);
@@ -150,14 +152,23 @@ impl Exec {
             let request = DeleteProcessRequest { container_id, exec_id };
             rpc!(runtime.client, runtime.config.timeouts.task, tasks.delete_process(request))
         };
-        match delete().await {
-            Err(failed) if failed.is_refusal() && failed.code != Code::NotFound => {}
-            _ => return,
+        for _ in 0..ENDINGS {
+            match delete().await {
+                Ok(_) => return,
+                Err(failed) if failed.code == Code::NotFound => return,
+                // It still runs.
+                Err(failed) if failed.is_refusal() => {}
+                // containerd was restarted or is slow: what it was told may be lost.
+                Err(failed) => {
+                    tracing::debug!(container = self.id.0, error = %failed.error, "a command is ended again");
+                    continue;
+                }
+            }
+            if let Err(error) = runtime.kill_process(&self.id, &self.exec_id).await {
+                tracing::debug!(container = self.id.0, %error, "a command was not killed");
+            }
         }
-        let killed = runtime.kill_process(&self.id, &self.exec_id).await;
-        if let Err(error) = killed.and(delete().await.map(drop).map_err(RuntimeError::from)) {
-            tracing::warn!(container = self.id.0, %error, "a command may be left in a container");
-        }
+        tracing::warn!(container = self.id.0, exec = self.exec_id, "a command may be left in a container");
     }
 }
 

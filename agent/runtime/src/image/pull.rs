@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::manifest::{
 use super::reference::{Reference, Version};
 use super::store::{Documents, ImageCache, add_name, describe};
 use super::unpack::Layer;
+use crate::config::ContainerdConfig;
 use crate::error::{PullError, RuntimeError};
 use crate::registry::{FetchError, Registry, Session};
 use crate::rpc::Client;
@@ -44,6 +46,8 @@ pub(crate) struct Puller {
     registry: Registry,
     snapshotter: Arc<str>,
     cache: Arc<ImageCache>,
+    /// A folder on the disk of the images.
+    image_dir: Option<Arc<Path>>,
     /// Pulls under way, by reference and credentials.
     running: Arc<Mutex<HashMap<(Reference, u64), Running>>>,
     leases: Leases,
@@ -71,12 +75,18 @@ struct Pull<'a> {
 // === impl Puller ===
 
 impl Puller {
-    pub(crate) fn new(client: Client, registry: Registry, snapshotter: &str, cache: Arc<ImageCache>) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        registry: Registry,
+        config: &ContainerdConfig,
+        cache: Arc<ImageCache>,
+    ) -> Self {
         Self {
             client,
             registry,
-            snapshotter: snapshotter.into(),
+            snapshotter: config.snapshotter.as_str().into(),
             cache,
+            image_dir: config.image_dir.as_deref().map(Arc::from),
             running: Arc::default(),
             leases: Leases::default(),
             locks: Arc::default(),
@@ -276,6 +286,7 @@ impl Pull<'_> {
             return Err(PullError::Registry { image: image.to_owned(), reason });
         }
         let documents = Documents { manifest: resolved.manifest.clone(), config: Arc::new(config) };
+        self.check_room(image, &documents.manifest)?;
         self.fetch_layers(image, &documents).await?;
         // From the leaves to the root: each blob holds its children by labels before it is held itself.
         for (index, (descriptor, bytes)) in resolved.documents.iter().enumerate().rev() {
@@ -304,6 +315,19 @@ impl Pull<'_> {
         }
         self.puller.cache.keep_config(&documents.manifest.config.digest, &documents.config);
         Ok(documents)
+    }
+
+    /// An image that cannot fit is refused before it fills the disk.
+    fn check_room(&self, image: &str, manifest: &Manifest) -> Result<(), PullError> {
+        let Some(dir) = &self.puller.image_dir else { return Ok(()) };
+        let Ok(stat) = nix::sys::statvfs::statvfs(&**dir) else { return Ok(()) };
+        let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+        let size = manifest.size();
+        if size <= free {
+            return Ok(());
+        }
+        let reason = format!("its layers have {size} bytes, and {free} are free on the node's disk");
+        Err(PullError::Registry { image: image.to_owned(), reason })
     }
 
     async fn fetch_config(&self, image: &str, blob: &Descriptor) -> Result<ImageConfig, PullError> {

@@ -3,8 +3,8 @@
 //! In: references, ids. Out: [`Image`]s that are complete and unpacked. The documents behind a digest never change, so
 //! what was read of them is kept.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use containerd_client::services::v1::{
     CreateImageRequest, DeleteImageRequest, GetImageRequest, Image as Record, ListImagesRequest,
@@ -16,12 +16,15 @@ use tonic::Code;
 use super::etc::EtcFiles;
 use super::manifest::{self, Document, ImageConfig, MAX_CONFIG, MAX_MANIFEST, Manifest};
 use super::reference::{Reference, Version, is_digest};
+use super::shelf::{Shelf, Weigh};
 use crate::error::RuntimeError;
 use crate::rpc::{Client, Optional, rpc};
 use crate::types::Image;
 
-/// Entries kept of each kind. Beyond it all are dropped: a node has a few hundred images at most.
-const CACHE: usize = 512;
+/// Bytes kept of each kind of what was read.
+const CACHE: usize = 12 << 20;
+/// What a vector or string takes beside its content.
+const HEAD: usize = 32;
 
 /// An image's documents.
 #[derive(Clone, Debug)]
@@ -31,48 +34,65 @@ pub(crate) struct Documents {
 }
 
 /// What was read of immutable blobs.
-#[derive(Default)]
 pub(crate) struct ImageCache {
     /// By digest of the record's target.
-    documents: Mutex<HashMap<String, Documents>>,
+    documents: Shelf<Documents>,
     /// By digest of the configuration.
-    configs: Mutex<HashMap<String, Arc<ImageConfig>>>,
+    configs: Shelf<Arc<ImageConfig>>,
     /// By chain id.
-    etc: Mutex<HashMap<String, Arc<EtcFiles>>>,
+    etc: Shelf<Arc<EtcFiles>>,
 }
 
 // === impl ImageCache ===
 
+impl Default for ImageCache {
+    fn default() -> Self {
+        Self { documents: Shelf::new(CACHE), configs: Shelf::new(CACHE), etc: Shelf::new(CACHE) }
+    }
+}
+
 impl ImageCache {
     pub(crate) fn config(&self, digest: &str) -> Option<Arc<ImageConfig>> {
-        lock(&self.configs).get(digest).cloned()
+        self.configs.get(digest)
     }
 
     pub(crate) fn etc(&self, chain_id: &str) -> Option<Arc<EtcFiles>> {
-        lock(&self.etc).get(chain_id).cloned()
+        self.etc.get(chain_id)
     }
 
     pub(crate) fn keep_etc(&self, chain_id: &str, files: EtcFiles) -> Arc<EtcFiles> {
         let files = Arc::new(files);
-        keep(&self.etc, chain_id, Arc::clone(&files));
+        self.etc.keep(chain_id, Arc::clone(&files));
         files
     }
 
     pub(crate) fn keep_config(&self, digest: &str, config: &Arc<ImageConfig>) {
-        keep(&self.configs, digest, Arc::clone(config));
+        self.configs.keep(digest, Arc::clone(config));
     }
 }
 
-fn keep<V>(map: &Mutex<HashMap<String, V>>, key: &str, value: V) {
-    let mut map = lock(map);
-    if map.len() >= CACHE {
-        map.clear();
+impl Weigh for Documents {
+    fn weight(&self) -> usize {
+        let layer = |layer: &manifest::Descriptor| HEAD * 4 + layer.digest.len() + layer.media_type.len();
+        // The configuration lives as long as either shelf holds it.
+        self.config.weight() + self.manifest.layers.iter().map(layer).sum::<usize>()
     }
-    map.insert(key.to_owned(), value);
 }
 
-fn lock<V>(map: &Mutex<HashMap<String, V>>) -> MutexGuard<'_, HashMap<String, V>> {
-    map.lock().unwrap_or_else(PoisonError::into_inner)
+impl Weigh for Arc<ImageConfig> {
+    fn weight(&self) -> usize {
+        let list = |list: &[String]| list.iter().map(|text| HEAD + text.len()).sum::<usize>();
+        let lists = [&self.diff_ids, &self.entrypoint, &self.cmd, &self.env];
+        let texts =
+            self.user.len() + self.working_dir.len() + self.stop_signal.as_ref().map_or(0, String::len);
+        HEAD * 8 + texts + lists.into_iter().map(|texts| list(texts)).sum::<usize>()
+    }
+}
+
+impl Weigh for Arc<EtcFiles> {
+    fn weight(&self) -> usize {
+        HEAD * 2 + self.passwd.len() + self.group.len()
+    }
 }
 
 // === impl Client ===
@@ -118,8 +138,8 @@ impl Client {
         cache: &ImageCache,
         target: &str,
     ) -> Result<Option<Documents>, RuntimeError> {
-        if let Some(known) = lock(&cache.documents).get(target) {
-            return Ok(Some(known.clone()));
+        if let Some(known) = cache.documents.get(target) {
+            return Ok(Some(known));
         }
         let Some(bytes) = self.read_blob(target, MAX_MANIFEST).await? else { return Ok(None) };
         let manifest = match manifest::parse(&bytes) {
@@ -140,7 +160,7 @@ impl Client {
         };
         let Some(config) = self.image_config(cache, &manifest.config.digest).await? else { return Ok(None) };
         let documents = Documents { manifest, config };
-        keep(&cache.documents, target, documents.clone());
+        cache.documents.keep(target, documents.clone());
         Ok(Some(documents))
     }
 

@@ -191,6 +191,11 @@ mod tests {
         })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a slow reader is one that does nothing for a while")]
+    fn pause(millis: u64) {
+        thread::sleep(Duration::from_millis(millis));
+    }
+
     /// Eight MiB, more than any socket holds.
     fn flood(audience: &mut Audience) -> Duration {
         let began = Instant::now();
@@ -222,7 +227,7 @@ mod tests {
         let trickle = thread::spawn(move || {
             let mut some = [0; 4096];
             while end.read(&mut some).unwrap() > 0 {
-                thread::sleep(Duration::from_millis(100));
+                pause(100);
             }
         });
         let took = flood(&mut audience);
@@ -242,7 +247,7 @@ mod tests {
                     0 => return got,
                     length => got += length,
                 }
-                thread::sleep(Duration::from_millis(20));
+                pause(20);
             }
         });
         let took = flood(&mut audience);

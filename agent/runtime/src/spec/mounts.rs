@@ -10,7 +10,8 @@ use super::host::HostFacts;
 use crate::error::RuntimeError;
 use crate::types::{ContainerConfig, Mount, MountPropagation};
 
-/// Size of a `/dev/shm` that the pod does not share among its containers.
+const SHARED_MEMORY: &str = "/dev/shm";
+/// Size of a `/dev/shm` that the container has for itself.
 const SHM: &str = "size=65536k";
 
 pub(super) fn build(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<OciMount>, RuntimeError> {
@@ -27,17 +28,24 @@ pub(super) fn build(config: &ContainerConfig, host: &HostFacts) -> Result<Vec<Oc
             &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
         ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        ("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", SHM]),
+        (SHARED_MEMORY, "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", SHM]),
         ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
         ("/sys/fs/cgroup", cgroup, "cgroup", &["nosuid", "noexec", "nodev", "relatime", access]),
     ];
-    let taken = |target: &str| config.mounts.iter().any(|mount| mount.container_path == Path::new(target));
+    let named = |target: &str| config.mounts.iter().any(|mount| mount.container_path == Path::new(target));
+    let shm = config.sandbox.shm.as_deref().filter(|_| !named(SHARED_MEMORY));
+    let taken = |target: &str| named(target) || (shm.is_some() && target == SHARED_MEMORY);
     let mut mounts = Vec::with_capacity(kernel.len() + config.mounts.len());
     for (target, typ, source, options) in kernel.into_iter().filter(|(target, ..)| !taken(target)) {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         mounts.push(
             MountBuilder::default().destination(target).typ(typ).source(source).options(options).build()?,
         );
+    }
+    if let Some(shm) = shm {
+        let options = ["rbind", "rprivate", "rw", "nosuid", "noexec", "nodev"].map(str::to_owned);
+        let shared = MountBuilder::default().destination(SHARED_MEMORY).typ("bind").source(shm);
+        mounts.push(shared.options(options).build()?);
     }
     for mount in &config.mounts {
         mounts.push(bind(mount)?);
@@ -101,6 +109,22 @@ mod tests {
         let shm: Vec<_> = mounts.iter().filter(|m| m.destination() == Path::new("/dev/shm")).collect();
         assert_eq!(shm.len(), 1, "the pod's own replaces the default");
         assert_eq!(shm[0].options().as_ref().unwrap(), &["rbind", "rslave", "ro"]);
+    }
+
+    #[test]
+    fn the_containers_of_a_pod_share_its_memory() {
+        let mut config = config();
+        let shm = |config: &ContainerConfig| {
+            let mounts = build(config, &host()).unwrap();
+            let shm: Vec<_> = mounts.iter().filter(|m| m.destination() == Path::new("/dev/shm")).collect();
+            assert_eq!(shm.len(), 1);
+            shm[0].source().clone().unwrap()
+        };
+        assert_eq!(shm(&config), Path::new("shm"), "a container's own");
+        config.sandbox.shm = Some("/pods/u/shm".into());
+        assert_eq!(shm(&config), Path::new("/pods/u/shm"));
+        config.mounts = vec![mount("/h/s", "/dev/shm")];
+        assert_eq!(shm(&config), Path::new("/h/s"), "a volume of that place comes first");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! In: the configuration, the image's defaults, the resolved user. Out: the process part of the specification. Pure.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{Process, ProcessBuilder, UserBuilder};
@@ -10,6 +12,8 @@ use super::{Facts, capabilities};
 use crate::error::RuntimeError;
 use crate::types::{ContainerConfig, Image};
 
+/// Of the image and the pod together: the kernel gives a new program no more for arguments and environment, by default.
+const MAX_ENVIRONMENT: usize = 2 << 20;
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 pub(super) fn build(config: &ContainerConfig, facts: &Facts) -> Result<Process, RuntimeError> {
@@ -22,7 +26,7 @@ pub(super) fn build(config: &ContainerConfig, facts: &Facts) -> Result<Process, 
         .terminal(config.tty)
         .user(user)
         .args(arguments(&config.command, &config.args, &config.image).map_err(RuntimeError::Config)?)
-        .env(environment(&config.image.env, &config.env, config.tty))
+        .env(environment(&config.image.env, &config.env, config.tty).map_err(RuntimeError::Config)?)
         .cwd(working_dir(&config.working_dir, &config.image.working_dir).map_err(RuntimeError::Config)?)
         .capabilities(capabilities::build(&config.security, facts.host.capabilities)?)
         .no_new_privileges(config.security.no_new_privileges)
@@ -47,22 +51,32 @@ pub(super) fn arguments(command: &[String], args: &[String], image: &Image) -> R
 }
 
 /// The image's environment, then the pod's: a later entry of the same name replaces the earlier in its place.
-pub(super) fn environment(image: &[String], pod: &[(String, String)], tty: bool) -> Vec<String> {
-    let mut merged: Vec<(String, String)> = vec![("PATH".into(), DEFAULT_PATH.into())];
-    if tty {
-        merged.push(("TERM".into(), "xterm".into()));
-    }
-    let image = image.iter().map(|entry| match entry.split_once('=') {
-        Some((name, value)) => (name.to_owned(), value.to_owned()),
-        None => (entry.clone(), String::new()),
-    });
-    for (name, value) in image.chain(pod.iter().cloned()) {
-        match merged.iter_mut().find(|(known, _)| *known == name) {
-            Some(known) => known.1 = value,
-            None => merged.push((name, value)),
+pub(super) fn environment(
+    image: &[String],
+    pod: &[(String, String)],
+    tty: bool,
+) -> Result<Vec<String>, String> {
+    let own = [("PATH", DEFAULT_PATH), ("TERM", "xterm")];
+    let own = own.into_iter().take(if tty { 2 } else { 1 });
+    let image = image.iter().map(|entry| entry.split_once('=').unwrap_or((entry, "")));
+    let pod = pod.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut merged: Vec<(&str, &str)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut size = 0;
+    for (name, value) in own.chain(image).chain(pod) {
+        size += name.len() + value.len() + 2;
+        if size > MAX_ENVIRONMENT {
+            return Err(format!("the environment is larger than {MAX_ENVIRONMENT} bytes"));
+        }
+        match places.entry(name) {
+            Entry::Occupied(place) => merged[*place.get()].1 = value,
+            Entry::Vacant(place) => {
+                place.insert(merged.len());
+                merged.push((name, value));
+            }
         }
     }
-    merged.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    Ok(merged.into_iter().map(|(name, value)| format!("{name}={value}")).collect())
 }
 
 /// A working directory below `/proc` can be a leaked file descriptor (CVE-2024-21626).
@@ -114,8 +128,21 @@ mod tests {
     fn later_entries_of_the_environment_win() {
         let image = ["PATH=/bin".to_owned(), "A=1".into(), "B=x=y".into(), "BARE".into()];
         let pod = [("A".to_owned(), "2".to_owned()), ("C".into(), "3".into()), ("C".into(), "4".into())];
-        assert_eq!(environment(&image, &pod, false), ["PATH=/bin", "A=2", "B=x=y", "BARE=", "C=4"]);
-        assert_eq!(environment(&[], &[], true), [&format!("PATH={DEFAULT_PATH}"), "TERM=xterm"]);
+        let merged = environment(&image, &pod, false).unwrap();
+        assert_eq!(merged, ["PATH=/bin", "A=2", "B=x=y", "BARE=", "C=4"]);
+        let merged = environment(&[], &[], true).unwrap();
+        assert_eq!(merged, [&format!("PATH={DEFAULT_PATH}"), "TERM=xterm"]);
+    }
+
+    #[test]
+    fn a_hostile_images_environment_is_refused_at_once() {
+        let began = std::time::Instant::now();
+        let image: Vec<String> = (0..150_000).map(|i| format!("N{i}=")).collect();
+        assert_eq!(environment(&image, &[], false).unwrap().len(), 150_001);
+        let image: Vec<String> = (0..1_000_000).map(|i| format!("N{i}=")).collect();
+        let why = environment(&image, &[], false).unwrap_err();
+        assert!(why.contains("environment is larger"), "{why}");
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
     }
 
     #[test]

@@ -234,9 +234,8 @@ pub mod tests {
         wire.put(&vec![1; PIECE + 1][..]);
         wire.put(ping(9));
         let mut from = Frames::new(&wire[..]);
-        let piece = |length: usize, fin| {
-            Some(Frame::Data { stream: 7, fin, data: Bytes::from(vec![1; length]) })
-        };
+        let piece =
+            |length: usize, fin| Some(Frame::Data { stream: 7, fin, data: Bytes::from(vec![1; length]) });
         assert_eq!(from.next().await.unwrap(), piece(PIECE, false));
         assert_eq!(from.next().await.unwrap(), piece(1, true));
         assert_eq!(from.next().await.unwrap(), Some(Frame::Ping { id: 9 }));

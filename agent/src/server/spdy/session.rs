@@ -369,7 +369,11 @@ mod tests {
         }
         let first = session.accept().await;
         assert!(first.is_some());
-        assert_eq!(Frames::new(&mut client).next().await.unwrap(), Some(Frame::Other), "the reply to the first");
+        assert_eq!(
+            Frames::new(&mut client).next().await.unwrap(),
+            Some(Frame::Other),
+            "the reply to the first"
+        );
         assert_eq!(Frames::new(&mut client).next().await.unwrap(), Some(Frame::Reset { stream: 3 }));
         drop(client);
         assert!(session.accept().await.is_none(), "the connection is gone");
