@@ -444,6 +444,28 @@ fn nodes_pods_and_services_are_reached_through_the_api_server() {
 }
 
 #[test]
+fn silent_strangers_take_nobodys_place_at_the_kubelet() {
+    /// More than the kubelet serves at a time.
+    const STRANGERS: usize = 600;
+    let cluster = Cluster::running();
+    let ns = cluster.namespace("streams-strangers");
+    let (node, addresses) = &cluster.nodes[1];
+    ns.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: box}}\nspec:\n  nodeName: {node}\n  \
+         terminationGracePeriodSeconds: 0\n  containers: [{{name: main, image: busybox, command: [sleep, '3600']}}]\n"
+    ));
+    ns.ok(&["wait", "--for=condition=Ready", "pod/box", "--timeout=60s"]);
+    let address = SocketAddr::new(addresses[0], 10250);
+    let connections: Vec<TcpStream> =
+        (0..STRANGERS).map(|_| TcpStream::connect_timeout(&address, REQUEST).unwrap()).collect();
+    // Each is a connection of its own from the API server.
+    for _ in 0..5 {
+        assert_eq!(ns.ok(&["exec", "box", "--", "echo", "served"]), "served\n");
+    }
+    drop(connections);
+}
+
+#[test]
 fn the_kubelet_answers_nobody_it_does_not_know() {
     let cluster = Cluster::running();
     let ns = cluster.namespace("streams-auth");

@@ -36,7 +36,10 @@ fn command(script: &str) -> ExecRequest {
 /// What comes until the text has come.
 async fn shown(attached: &mut Attached, text: &str) -> Result<String> {
     let mut all = String::new();
-    while !all.contains(text) {
+    let mut looked_at = 0;
+    // Only what is new is looked at: a reader that grows slower by what it has read would be cut off.
+    while !all[looked_at..].contains(text) {
+        looked_at = all.len().saturating_sub(text.len());
         let tail = |all: &str| all[all.len().saturating_sub(200)..].to_owned();
         let piece = timeout(PATIENCE, attached.output.recv()).await.with_context(|| tail(&all))?;
         let (_, text) = piece.with_context(|| format!("the end after {}", tail(&all)))??;

@@ -228,8 +228,7 @@ async fn follow_to_end(
 
 /// The run is not the one that runs now.
 fn has_ended(pods: &KnownPods, source: &LogSource) -> bool {
-    let pod = pods.all().into_iter().find(|k| pod::uid(&k.pod) == source.uid);
-    let Some(known) = pod else { return true };
+    let Some(known) = pods.get(&source.uid) else { return true };
     let status = status_of(&known.status, &source.container);
     !status.is_some_and(|s| {
         s.state.as_ref().is_some_and(|s| s.running.is_some())

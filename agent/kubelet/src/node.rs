@@ -219,6 +219,10 @@ impl KnownPods {
         self.pods.read().unwrap_or_else(PoisonError::into_inner).contains_key(uid)
     }
 
+    pub fn get(&self, uid: &PodUid) -> Option<KnownPod> {
+        self.pods.read().unwrap_or_else(PoisonError::into_inner).get(uid).cloned()
+    }
+
     pub fn all(&self) -> Vec<KnownPod> {
         self.pods.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }

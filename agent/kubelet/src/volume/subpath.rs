@@ -90,6 +90,8 @@ fn mount_fd(found: &OwnedFd, is_dir: bool, target: &Path) -> std::io::Result<()>
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use nix::fcntl::{RenameFlags, renameat2};
+
     use super::*;
 
     fn resolve(volume: &Path, path: &str) -> Result<OwnedFd, Errno> {
@@ -115,5 +117,37 @@ mod tests {
         assert!(resolve(&volume, "made/by/us").is_ok());
         assert!(volume.join("made/by/us").is_dir());
         assert!(bind(&volume, Path::new("../secret"), &tmp.path().join("t")).is_err());
+    }
+
+    #[test]
+    fn cve_2021_25741_a_folder_that_becomes_a_link_while_it_is_resolved_leads_nowhere_else() {
+        const FLIPS: usize = 100_000;
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = tmp.path().join("v");
+        let outside = tmp.path().join("outside");
+        fs::create_dir_all(volume.join("flip/deep")).unwrap();
+        fs::create_dir_all(outside.join("deep")).unwrap();
+        symlink("../outside", volume.join("spare")).unwrap();
+        let flipping = std::thread::scope(|scope| {
+            let flipper = scope.spawn(|| {
+                let dir = fs::File::open(&volume).unwrap();
+                for _ in 0..FLIPS {
+                    renameat2(&dir, "flip", &dir, "spare", RenameFlags::RENAME_EXCHANGE).unwrap();
+                }
+            });
+            let mut inside = 0;
+            while !flipper.is_finished() {
+                for path in ["flip", "flip/deep", "flip/made/here"] {
+                    let Ok(found) = resolve(&volume, path) else { continue };
+                    let found = fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).unwrap();
+                    assert!(found.starts_with(&volume), "{path} led to {}", found.display());
+                    inside += 1;
+                }
+            }
+            inside
+        });
+        assert!(flipping > 0, "it was resolved in between");
+        let names: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["deep"], "nothing is made outside");
     }
 }
