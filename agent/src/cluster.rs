@@ -19,8 +19,6 @@ use crate::client_counts::ClientCounts;
 use crate::connection;
 use crate::stamp::Stamp;
 
-use crate::connection;
-
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Watches are quiet for long, but bookmarks come every minute: a connection silent for longer than this is dead.
 const READ_TIMEOUT: Duration = Duration::from_secs(295);

@@ -178,14 +178,7 @@ async fn start(
         configuration: configuration(args),
     };
     let served = server::Served::new(&kubelet, config, client.clone(), containerd.clone(), network, told);
-    let client_ca = match &args.client_ca {
-        Some(file) => ClientCa::File(file.clone()),
-        None => ClientCa::Known(obtained.access.roots),
-    };
-    if args.healthz_port != 0 {
-        server::start_health(args.healthz_bind_address, args.healthz_port, shutdown.clone()).await?;
-    }
-    server::start(args.kubelet_port, shown(args, place), &client_ca, served, shutdown.clone())?;
+    serve(args, place, obtained.access.roots, served, &shutdown).await?;
     let dns_addresses = place.addresses.clone();
     tokio::spawn(xebec_dns::slice::keep(
         client.clone(),
@@ -226,6 +219,24 @@ fn start_proxy(
     let announced = drain::announce(client.clone(), node_name.to_owned(), applied.clone(), shutdown.clone());
     tokio::spawn(announced);
     (proxy, applied)
+}
+
+/// Opens the kubelet API and the health port.
+async fn serve(
+    args: &RunArgs,
+    place: &Place,
+    roots: Vec<Vec<u8>>,
+    served: server::Served,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    let client_ca = match &args.client_ca {
+        Some(file) => ClientCa::File(file.clone()),
+        None => ClientCa::Known(roots),
+    };
+    if args.healthz_port != 0 {
+        server::start_health(args.healthz_bind_address, args.healthz_port, shutdown.clone()).await?;
+    }
+    server::start(args.kubelet_port, shown(args, place), &client_ca, served, shutdown.clone())
 }
 
 /// What this kubelet was told, in upstream's words.

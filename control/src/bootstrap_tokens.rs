@@ -158,11 +158,8 @@ impl Token {
     fn of(secret: &Secret) -> Option<Self> {
         let data = secret.data.as_ref()?;
         let text = |key: &str| Some(String::from_utf8(data.get(key)?.0.clone()).ok()?.trim().to_owned());
-        let expires = match text("expiration") {
-            None => None,
-            // Who cannot be understood is not trusted for ever.
-            Some(expiration) => Some(expiration.parse().unwrap_or(Timestamp::UNIX_EPOCH)),
-        };
+        // Who cannot be understood is not trusted for ever.
+        let expires = text("expiration").map(|text| text.parse().unwrap_or(Timestamp::UNIX_EPOCH));
         let id = text("token-id")?;
         if secret.name_any() != format!("{SECRET_PREFIX}{id}") {
             return None;

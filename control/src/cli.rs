@@ -94,6 +94,10 @@ pub struct RunArgs {
         value_parser = signing_duration
     )]
     pub cluster_signing_duration: Duration,
+    /// Admission that is not done: DenyServiceExternalIPs refuses Services that name external addresses, by which
+    /// whoever may write Services takes over any address
+    #[arg(long, value_enum, value_name = "PLUGIN[,PLUGIN]", value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<AdmissionPlugin>,
     /// Form of log lines
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -312,24 +316,6 @@ fn duration(text: &str) -> Result<Duration, String> {
     let parsed: Result<jiff::SignedDuration, _> = text.parse();
     let length = parsed.ok().and_then(|length| Duration::try_from(length).ok());
     length.ok_or_else(|| format!("{text:?} is no length of time; write it like 24h or 1h30m"))
-}
-
-fn signing_duration(text: &str) -> Result<Duration, String> {
-    let length = duration(text)?;
-    if length < SHORTEST_SIGNING {
-        return Err(format!(
-            "{text:?} is too short: certificates have to live for {SHORTEST_SIGNING:?} at least"
-        ));
-    }
-    Ok(length)
-}
-
-/// The same, or nothing at all.
-fn duration(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
-    }
-    go_duration(text)
 }
 
 fn signing_duration(text: &str) -> Result<Duration, String> {

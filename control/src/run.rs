@@ -235,6 +235,7 @@ fn api_config(arguments: &RunArgs, pki: &Pki, port: u16, kubelets: ClientConfig)
         dns_addresses: arguments.dns_addresses(),
         cluster_domain: arguments.cluster_domain.clone(),
         tokens: Arc::new(tokens),
+        service_external_ips: arguments.disables(AdmissionPlugin::DenyServiceExternalIPs),
         kubelet_tls: Some(Arc::new(kubelets)),
         requests: arguments.request_limits(),
     }

@@ -1,138 +1,135 @@
-//! What the `api_*` suites begin with: a control plane of the test's own, kubectl for it, and a node without a machine.
+//! Requests of a test's own making to a running control plane, and what they cost it.
 //!
-//! In: the built program, kubectl. Out: a fixture, or `None` with the reason said as skipped.
+//! In: a [`Control`], requests that no client library would send. Out: answers, with the time and the memory they took.
 
-use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use serde_json::json;
+use http::{Method, Request};
+use http_body_util::BodyExt;
+use serde_json::Value;
 
 use crate::control::Control;
-use crate::kubectl::Kubectl;
-use crate::skip::skipped;
 
-/// A control plane and kubectl for it. Ends with the test.
-pub struct Api {
-    pub kubectl: Kubectl,
-    pub control: Control,
-    /// The hearts of nodes; they stop when this goes.
-    hearts: Mutex<Vec<Sender<()>>>,
+pub const JSON: &str = "application/json";
+pub const YAML: &str = "application/yaml";
+pub const JSON_PATCH: &str = "application/json-patch+json";
+pub const MERGE_PATCH: &str = "application/merge-patch+json";
+pub const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
+pub const APPLY_PATCH: &str = "application/apply-patch+yaml";
+
+/// No answer takes longer, whatever is asked, on a machine that others use, too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An administrator who sends anything.
+pub struct Sender<'a> {
+    control: &'a Control,
+    client: kube::Client,
 }
 
-/// Nodes are believed for 40 seconds.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub text: String,
+    pub took: Duration,
+    /// MiB by which the server's memory was above its start while it was at it.
+    pub grown: u64,
+}
 
-/// One object of each kind that kubectl is shown, in the namespace `show`; its pod is on the node `n1`.
-const SHOWCASE: &str = include_str!("showcase.yaml");
+// === impl Sender ===
 
-/// Arguments that read a manifest from standard input.
-pub const APPLY: &[&str] = &["apply", "-f", "-"];
-pub const CREATE: &[&str] = &["create", "-f", "-"];
-
-// === impl Api ===
-
-impl Api {
-    /// `None`, said as skipped, where a program is missing.
-    pub async fn start(test: &str) -> Option<Self> {
-        let control = Control::start(test).await?;
-        let Some(kubectl) = Kubectl::find(&control.kubeconfig(), control.folder()) else {
-            skipped(test, "there is no kubectl: XEBEC_KUBECTL names none and PATH holds none");
-            return None;
-        };
-        Some(Self { kubectl, control, hearts: Mutex::default() })
+impl<'a> Sender<'a> {
+    pub async fn new(control: &'a Control) -> Self {
+        Self { control, client: control.client().await }
     }
 
-    /// The same with a node and one object of each kind in the namespace `show`.
-    pub async fn showcase(test: &str) -> Option<Self> {
-        let api = Self::start(test).await?;
-        api.node("n1", "10.0.0.1");
-        api.kubectl.ok_with(APPLY, SHOWCASE);
-        Some(api)
+    /// # Panics
+    /// When there is no answer at all.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        media_type: &str,
+        body: impl Into<Vec<u8>>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if !media_type.is_empty() {
+            request = request.header(http::header::CONTENT_TYPE, media_type);
+        }
+        self.request(request.body(body.into()).expect("a request")).await
     }
 
-    /// Waits until a field of an object of the showcase has a value: `{.status.replicas}=2`.
+    /// # Panics
+    /// When there is no answer at all.
+    pub async fn request(&self, request: Request<Vec<u8>>) -> Answer {
+        let what = format!("{} {:.200}", request.method(), request.uri().to_string());
+        self.control.forget_peak();
+        let before = self.control.memory().resident;
+        let began = Instant::now();
+        let sent = self.client.send(request.map(kube::client::Body::from));
+        let response = tokio::time::timeout(PATIENCE, sent).await.expect(&what).expect(&what);
+        let (head, body) = response.into_parts();
+        let body = tokio::time::timeout(PATIENCE, body.collect()).await.expect(&what).expect(&what);
+        let took = began.elapsed();
+        let grown = self.control.memory().peak.saturating_sub(before) / 1024;
+        let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+        Answer { code: head.status.as_u16(), headers: head.headers, text, took, grown }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, "", Vec::new()).await
+    }
+
+    pub async fn post(&self, path: &str, media_type: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.send(Method::POST, path, media_type, body).await
+    }
+
+    pub async fn patch(&self, path: &str, media_type: &str, body: impl Into<Vec<u8>>) -> Answer {
+        self.send(Method::PATCH, path, media_type, body).await
+    }
+
+    /// Names of what is there.
     ///
     /// # Panics
-    /// When it does not come to that.
-    pub fn settled(&self, object: &str, wanted: &str) {
-        let condition = format!("--for=jsonpath={wanted}");
-        self.kubectl.ok(&["wait", "-n", "show", object, &condition, "--timeout=30s"]);
-    }
-
-    /// kubectl with a kubeconfig of the test's own.
-    ///
-    /// # Panics
-    /// When the file cannot be written.
-    pub fn kubectl_with(&self, name: &str, kubeconfig: &str) -> Kubectl {
-        let path = self.file(name, kubeconfig);
-        Kubectl::find(&path, self.control.folder()).expect("kubectl was found before")
-    }
-
-    /// A file in the control plane's folder.
-    ///
-    /// # Panics
-    /// When it cannot be written.
-    pub fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.control.folder().join(name);
-        std::fs::write(&path, text).expect("a file");
-        path
-    }
-
-    /// A Node that says it is ready, with nothing behind it but a Lease that is renewed.
-    ///
-    /// # Panics
-    /// When it is refused.
-    pub fn node(&self, name: &str, address: &str) {
-        let node = json!({
-            "apiVersion": "v1", "kind": "Node",
-            "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name, "kubernetes.io/os": "linux" } },
-        });
-        self.kubectl.ok_with(CREATE, &node.to_string());
-        let room = json!({ "cpu": "4", "memory": "8Gi", "pods": "110" });
-        let status = json!({ "status": {
-            "capacity": room, "allocatable": room,
-            "addresses": [{ "type": "InternalIP", "address": address }, { "type": "Hostname", "address": name }],
-            "conditions": [{
-                "type": "Ready", "status": "True", "reason": "KubeletReady",
-                "message": "kubelet is posting ready status",
-                "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z",
-            }],
-            "nodeInfo": {
-                "kubeletVersion": "v1.37.0", "kubeProxyVersion": "", "containerRuntimeVersion": "containerd://2.3.1",
-                "osImage": "Debian GNU/Linux 12", "kernelVersion": "6.18.0", "operatingSystem": "linux",
-                "architecture": "amd64", "machineID": "m", "systemUUID": "s", "bootID": "b",
-            },
-        } });
-        self.status("node", name, &status.to_string());
-        let (stop, stopped) = mpsc::channel();
-        self.hearts.lock().unwrap_or_else(PoisonError::into_inner).push(stop);
-        let (kubectl, name) = (self.kubectl.clone(), name.to_owned());
-        std::thread::spawn(move || beat(&kubectl, &name, &stopped));
-    }
-
-    /// Merges something into an object's status.
-    ///
-    /// # Panics
-    /// When it is refused.
-    pub fn status(&self, kind: &str, name: &str, patch: &str) {
-        self.kubectl.ok(&["patch", kind, name, "--subresource=status", "--type=merge", "-p", patch]);
+    /// When it is not a list.
+    pub async fn names(&self, path: &str) -> Vec<String> {
+        let list = self.get(path).await.json();
+        let items = list["items"].as_array().expect("a list").iter();
+        items.map(|item| item["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
     }
 }
 
-/// Renews a node's Lease until the test ends.
-fn beat(kubectl: &Kubectl, name: &str, stopped: &Receiver<()>) {
-    let mut beats = 0;
-    while stopped.recv_timeout(HEARTBEAT) == Err(RecvTimeoutError::Timeout) {
-        beats += 1;
-        let renewed = format!("2026-01-01T00:{:02}:{:02}.000000Z", beats / 60 % 60, beats % 60);
-        let lease = json!({
-            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
-            "metadata": { "name": name, "namespace": "kube-node-lease" },
-            "spec": { "holderIdentity": name, "leaseDurationSeconds": 40, "renewTime": renewed },
-        });
-        // The server may be away.
-        kubectl.run_with(&["apply", "--server-side", "-f", "-"], &lease.to_string());
+// === impl Answer ===
+
+impl Answer {
+    /// # Panics
+    /// When it is no JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// A refusal that is a whole `Status` of one of these codes, short, given soon and for little memory.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn refused(&self, what: &str, codes: &[u16]) -> String {
+        assert!(codes.contains(&self.code), "{what}: {} {:.600}", self.code, self.text);
+        let status = self.json();
+        assert_eq!((&status["kind"], &status["status"]), (&"Status".into(), &"Failure".into()), "{what}");
+        assert_eq!(status["code"], self.code, "{what}");
+        let message = status["message"].as_str().unwrap_or_default().to_owned();
+        assert!(!message.is_empty() && !status["reason"].as_str().unwrap_or_default().is_empty(), "{what}");
+        assert!(self.text.len() < 64 << 10, "{what}: {} bytes of complaint", self.text.len());
+        self.cheap(what);
+        message
+    }
+
+    /// # Panics
+    /// When it took too long or too much.
+    pub fn cheap(&self, what: &str) {
+        // Debug builds on busy machines; what is looked for is not slow but without end.
+        assert!(self.took < Duration::from_secs(10), "{what}: {:?}", self.took);
+        assert!(self.grown < 192, "{what}: {} MiB", self.grown);
     }
 }

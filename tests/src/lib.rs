@@ -21,6 +21,5 @@ pub mod netns;
 pub mod pty;
 pub mod registry;
 pub mod runtime;
-pub mod sender;
 pub mod skip;
 pub mod tls;

@@ -39,7 +39,7 @@ impl Machine {
             std::fs::read_to_string(format!("/proc/{agent}/cgroup")).expect("a process has cgroups");
         let cgroup = cgroups.lines().find_map(|line| {
             let (_, path) = line.rsplit_once(":/")?;
-            path.strip_suffix("/n1/system")
+            path.strip_suffix("/n1/system/agent")
         });
         let hub = cluster.nodes[0].1[0].to_string();
         let (network, _) = hub.rsplit_once('.').expect("an IPv4 address");
@@ -52,8 +52,8 @@ impl Machine {
         ];
         let settings = settings.map(|(name, value)| (name.to_owned(), value)).into();
         let machine = Self { dir, name: name.to_owned(), settings, running: Vec::new() };
-        machine.succeeds(machine.xtask(&["--remove"]).output().expect("xtask runs"));
-        machine.succeeds(machine.xtask(&[]).output().expect("xtask runs"));
+        machine.succeeds(&machine.xtask(&["--remove"]).output().expect("xtask runs"));
+        machine.succeeds(&machine.xtask(&[]).output().expect("xtask runs"));
         machine
     }
 
@@ -117,7 +117,7 @@ impl Machine {
         command
     }
 
-    fn succeeds(&self, out: Output) {
+    fn succeeds(&self, out: &Output) {
         assert!(out.status.success(), "machine {}: {}", self.name, String::from_utf8_lossy(&out.stderr));
     }
 
@@ -127,7 +127,7 @@ impl Machine {
     /// When something of it stays.
     pub fn remove(mut self) {
         self.stop();
-        self.succeeds(self.xtask(&["--remove"]).output().expect("xtask runs"));
+        self.succeeds(&self.xtask(&["--remove"]).output().expect("xtask runs"));
         assert!(!Path::new(&self.state_dir()).exists());
     }
 }

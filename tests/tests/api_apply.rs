@@ -3,7 +3,7 @@
 //! In: kubectl 1.37, a control plane. Out: kubectl's words and exit codes, and the objects afterwards.
 
 use serde_json::{Value, json};
-use xebec_tests::api::{APPLY, Api, CREATE};
+use xebec_tests::fixture::{APPLY, Api, CREATE};
 use xebec_tests::kubectl::Kubectl;
 
 const TEST: &str = "api_apply";

@@ -16,8 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
+use xebec_tests::api::{JSON, Sender};
 use xebec_tests::control::Control;
-use xebec_tests::sender::{JSON, Sender};
 use xebec_tests::tls::{Dialer, Identity, identity, read_to_end};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

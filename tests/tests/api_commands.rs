@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use xebec_tests::api::{APPLY, Api, CREATE};
+use xebec_tests::fixture::{APPLY, Api, CREATE};
 use xebec_tests::kubectl::{shows, squeezed};
 
 const TEST: &str = "api_commands";

@@ -3,7 +3,7 @@
 //! In: a control plane. Out: kubectl's words and exit codes, and what is left.
 
 use serde_json::json;
-use xebec_tests::api::{Api, CREATE};
+use xebec_tests::fixture::{Api, CREATE};
 use xebec_tests::kubectl::Kubectl;
 
 const TEST: &str = "api_delete";

@@ -3,7 +3,7 @@
 //! In: one object of each kind. Out: what kubectl says of each. What is expected follows from the objects and from the
 //! order and the words of kubectl's describers.
 
-use xebec_tests::api::Api;
+use xebec_tests::fixture::Api;
 use xebec_tests::kubectl::shows;
 
 const TEST: &str = "api_describe";

@@ -3,7 +3,7 @@
 //! In: one object of each kind. Out: what kubectl says of each. What is expected follows from the objects and from the
 //! order and the words of kubectl's describers.
 
-use xebec_tests::api::{APPLY, Api};
+use xebec_tests::fixture::{APPLY, Api};
 use xebec_tests::kubectl::{shows, squeezed};
 
 const TEST: &str = "api_describe_objects";
@@ -29,8 +29,7 @@ async fn what_pods_are_reached_by() {
         status,
     ]);
     api.settled("endpoints/box", "{.subsets[0].addresses[0].ip}=10.244.0.5");
-    let slice = api.kubectl.ok(&["get", "endpointslices", "-n", "show", "-o", "name"]);
-    api.settled(&slice, "{.endpoints[0].conditions.ready}=true");
+    let slice = api.slice();
     let address =
         api.kubectl.ok(&["get", "service", "box", "-n", "show", "-o", "jsonpath={.spec.clusterIP}"]);
     shows(

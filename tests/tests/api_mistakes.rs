@@ -3,7 +3,7 @@
 //! In: real kubectl, one mistake at a time. Out: upstream's sentence, exit code 1, and nothing made.
 
 use serde_json::{Value, json};
-use xebec_tests::api::{APPLY, Api, CREATE};
+use xebec_tests::fixture::{APPLY, Api, CREATE};
 use xebec_tests::kubectl::Kubectl;
 
 const TEST: &str = "api_mistakes";

@@ -3,7 +3,7 @@
 //! In: a control plane; pods of a grace period of 0, which need no kubelet to go. Out: kubectl's words and exit codes.
 
 use serde_json::json;
-use xebec_tests::api::{APPLY, Api};
+use xebec_tests::fixture::{APPLY, Api};
 
 const TEST: &str = "api_nodes";
 const WORKLOADS: &str = "

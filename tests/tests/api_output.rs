@@ -3,7 +3,7 @@
 //! In: one object of each kind. Out: what kubectl prints of them. The columns are those of upstream's printers.
 
 use serde_json::Value;
-use xebec_tests::api::{Api, CREATE};
+use xebec_tests::fixture::{Api, CREATE};
 use xebec_tests::kubectl::{Kubectl, squeezed};
 
 const TEST: &str = "api_output";
@@ -69,6 +69,8 @@ async fn showcase() -> Option<Api> {
             "state":{"running":{"startedAt":"2026-01-01T00:00:00Z"}}}]}}"#;
     kubectl.ok(&["patch", "pod", "box", "-n", "show", "--subresource=status", "--type=merge", "-p", status]);
     api.settled("deployment/web", "{.status.replicas}=2");
+    api.settled("endpoints/box", "{.subsets[0].addresses[0].ip}=10.244.0.5");
+    api.slice();
     api.settled("statefulset/db", "{.status.replicas}=1");
     api.settled("job/once", "{.status.active}=1");
     Some(api)

@@ -3,7 +3,7 @@
 //! In: a control plane; the test says of pods what a kubelet would. Out: kubectl's words and exit codes.
 
 use serde_json::json;
-use xebec_tests::api::{Api, CREATE};
+use xebec_tests::fixture::{Api, CREATE};
 use xebec_tests::kubectl::{Kubectl, shows, squeezed};
 
 const TEST: &str = "api_rollout";

@@ -194,7 +194,7 @@ fn a_machine_joins_by_the_readmes_commands_and_leaves_nothing() {
 fn id(cluster: &Cluster) -> String {
     let agent = cluster.pid("n1.agent");
     let cgroups = std::fs::read_to_string(format!("/proc/{agent}/cgroup")).expect("a process has cgroups");
-    let path = cgroups.lines().find_map(|line| line.rsplit_once(":/")?.1.strip_suffix("/n1/system"));
+    let path = cgroups.lines().find_map(|line| line.rsplit_once(":/")?.1.strip_suffix("/n1/system/agent"));
     path.expect("nodes have a cgroup").to_owned()
 }
 

@@ -122,12 +122,10 @@ fn pods_of_a_lost_node_move_and_none_runs_twice_when_it_returns() {
     let starts = cluster.dir.join("starts");
     std::fs::create_dir_all(&starts).expect("a folder");
     std::fs::remove_file(starts.join("all")).ok();
-    let recorder = format!(
-        "{{\"name\":\"recorder\",\"image\":\"busybox\",\"command\":[\"sh\",\"-c\",\"echo $POD_UID $NODE >>/starts/all\"],\
-         \"volumeMounts\":[{{\"name\":\"starts\",\"mountPath\":\"/starts\"}}],\"env\":[\
-         {{\"name\":\"POD_UID\",\"valueFrom\":{{\"fieldRef\":{{\"fieldPath\":\"metadata.uid\"}}}}}},\
-         {{\"name\":\"NODE\",\"valueFrom\":{{\"fieldRef\":{{\"fieldPath\":\"spec.nodeName\"}}}}}}]}}"
-    );
+    let recorder = "{\"name\":\"recorder\",\"image\":\"busybox\",\"command\":[\"sh\",\"-c\",\"echo $POD_UID $NODE >>/starts/all\"],\
+         \"volumeMounts\":[{\"name\":\"starts\",\"mountPath\":\"/starts\"}],\"env\":[\
+         {\"name\":\"POD_UID\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"metadata.uid\"}}},\
+         {\"name\":\"NODE\",\"valueFrom\":{\"fieldRef\":{\"fieldPath\":\"spec.nodeName\"}}}]}";
     let patch = format!(
         "{{\"spec\":{{\"replicas\":4,\"template\":{{\"spec\":{{\"tolerations\":[{}],\"initContainers\":[{recorder}],\
          \"volumes\":[{{\"name\":\"starts\",\"hostPath\":{{\"path\":\"{}\"}}}}]}}}}}}}}",

@@ -184,7 +184,7 @@ mod tests {
     use serde_json::json;
     use x509_parser::prelude::{FromDer, X509CertificationRequest};
 
-    fn with_status(status: serde_json::Value) -> CertificateSigningRequest {
+    fn with_status(status: &serde_json::Value) -> CertificateSigningRequest {
         serde_json::from_value(json!({
             "metadata": {"name": "r"}, "spec": {"request": "", "signerName": "s"}, "status": status,
         }))
@@ -193,15 +193,15 @@ mod tests {
 
     #[test]
     fn a_request_ends_when_it_is_signed_denied_or_failed() {
-        assert!(outcome(&with_status(json!({}))).is_none());
+        assert!(outcome(&with_status(&json!({}))).is_none());
         assert!(
-            outcome(&with_status(json!({"conditions": [{"type": "Approved", "status": "True"}]}))).is_none()
+            outcome(&with_status(&json!({"conditions": [{"type": "Approved", "status": "True"}]}))).is_none()
         );
-        let signed = outcome(&with_status(json!({"certificate": "cGVt"}))).unwrap();
+        let signed = outcome(&with_status(&json!({"certificate": "cGVt"}))).unwrap();
         assert_eq!(signed.unwrap(), "pem");
         for (kind, why) in [("Denied", "not you"), ("Failed", "not this")] {
             let condition = json!({"conditions": [{"type": kind, "status": "True", "message": why}]});
-            let refused = outcome(&with_status(condition)).unwrap().unwrap_err().to_string();
+            let refused = outcome(&with_status(&condition)).unwrap().unwrap_err().to_string();
             assert_eq!(refused, format!("signing request r was refused: {why}"));
         }
     }

@@ -95,6 +95,7 @@ impl LogFiles {
 
     fn resolve(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, Errno> {
         let below = path.strip_prefix(&self.root).map_err(|_| Errno::EXDEV)?;
+        let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
         let root = match File::open(&self.root) {
             Ok(root) => root,
             Err(error) => return Err(Errno::from_raw(error.raw_os_error().unwrap_or_default())),
