@@ -5,7 +5,7 @@
 
 use xebec_store::Store;
 
-use crate::authn::UserInfo;
+use crate::authn::{MASTERS_GROUP, UserInfo};
 use crate::follow::Follow;
 use crate::meta;
 use crate::registry::Registry;
@@ -43,11 +43,9 @@ pub(crate) struct Permissions {
     graph: Follow<Graph>,
 }
 
-const MASTERS: &str = "system:masters";
-
 /// Why the user may; `None` if the user may not.
 pub(crate) fn allows(registry: &Registry, user: &UserInfo, asked: &Attributes<'_>) -> Option<String> {
-    if user.in_group(MASTERS) {
+    if user.in_group(MASTERS_GROUP) {
         return Some(String::new());
     }
     let (permissions, store) = (&registry.permissions, &registry.store);

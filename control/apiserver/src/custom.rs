@@ -175,8 +175,7 @@ fn served(definition: &Value, version: &Value) -> Served {
 impl Custom {
     fn of(definition: &Value, version: &Value) -> Self {
         let published = meta::at(version, &["schema", "openAPIV3Schema"]).cloned().unwrap_or_default();
-        let mut schema = Structural::from_json(&published);
-        schema.keeps_unknown |= definition["spec"]["preserveUnknownFields"] == true;
+        let schema = Structural::from_json(&published);
         let scale = meta::at(version, &["subresources", "scale"]);
         let fields = meta::items(version, &["selectableFields"]);
         let deprecated = version["deprecated"] == true;

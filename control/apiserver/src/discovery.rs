@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::body::{self, Body};
+use crate::dispatch;
 use crate::kinds::{Gvk, Resource, Verb};
 use crate::negotiate::DiscoveryOutput;
 use crate::registry::catalog::Catalog;
@@ -40,9 +41,7 @@ pub(crate) fn respond(
 }
 
 fn json_response(document: &Value) -> Response<Body> {
-    let mut response = Response::new(body::full(document.to_string()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    dispatch::json_response(StatusCode::OK, document)
 }
 
 fn root(kinds: &Catalog, legacy_group: bool, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {

@@ -2,6 +2,7 @@
 //!
 //! In: request info, query, body. Out: the answer of discovery, health, a review, a sub-resource or the registry.
 
+use bytes::Bytes;
 use futures::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use serde_json::Value;
@@ -40,7 +41,7 @@ pub(crate) async fn dispatch(
     request: Request<Body>,
 ) -> Result<Response<Body>, ApiError> {
     if !info.is_resource_request {
-        return non_resource(server, cx, info, query, request.headers());
+        return non_resource(server, cx, info, query, request.headers()).boxed().await;
     }
     let (group, version) = (&info.group, &info.version);
     let Some(served) = cx.registry.served(group, version, &info.resource) else {
@@ -94,13 +95,17 @@ fn not_found_page() -> Response<Body> {
 }
 
 pub(crate) fn json_response(code: StatusCode, document: &Value) -> Response<Body> {
-    let mut response = Response::new(body::full(document.to_string()));
+    json_text(code, document.to_string().into())
+}
+
+fn json_text(code: StatusCode, text: Bytes) -> Response<Body> {
+    let mut response = Response::new(body::full(text));
     *response.status_mut() = code;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-fn non_resource(
+async fn non_resource(
     server: &ApiServer,
     cx: &Cx<'_>,
     info: &RequestInfo,

@@ -1,7 +1,7 @@
 //! The Kubernetes API over the store: the only door to it.
 //!
-//! In: HTTP requests with an identity. Out: `metav1` answers, watch streams. Absent: scheduling, reconciling; TLS
-//! and sockets (`control` accepts connections and hands requests over).
+//! In: HTTP requests with an identity. Out: `metav1` answers, watch streams. Absent: scheduling, reconciling;
+//! listening (`control` accepts connections and hands requests over; this crate connects to kubelets and pods alone).
 //!
 //! The way of a request, one room each: [`ApiServer::handle`] → `request` (what it is about) → [`authn`] → `authz` →
 //! `dispatch` → `registry` (with `strategy`, `admission`, [`validation`], [`defaults`]) → store. The way back: `view` for objects and

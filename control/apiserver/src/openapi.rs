@@ -17,6 +17,8 @@ mod binary;
 mod custom;
 mod schemas;
 
+/// What all paths of this module begin with.
+pub(crate) const ROOT: &str = "/openapi/";
 pub(crate) const V2: &str = "/openapi/v2";
 /// The media type of v2 in Protocol Buffers.
 pub(crate) const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -25,8 +27,52 @@ pub(crate) const V2_PROTOBUF_FORMERLY: &str = "application/com.github.proto-open
 const V3: &str = "/openapi/v3";
 const PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 
+/// Documents that somebody still reads.
+#[derive(Default)]
+pub(crate) struct Documents {
+    kept: tokio::sync::Mutex<HashMap<String, Kept>>,
+}
+
+struct Kept {
+    /// Of the custom kinds in it.
+    hash: Option<String>,
+    text: Weak<Vec<u8>>,
+}
+
+/// Bytes of an answer that keep the document for others.
+struct Shared(Arc<Vec<u8>>);
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+// === impl Documents ===
+
+impl Documents {
+    /// The text of the document at a path; `None` if there is none.
+    pub(crate) async fn get(&self, kinds: Catalog, path: &str) -> Result<Option<Bytes>, ApiError> {
+        let hash = custom::hash(kinds.custom().iter());
+        let mut kept = self.kept.lock().await;
+        let held = kept.get(path).filter(|held| held.hash == hash).and_then(|held| held.text.upgrade());
+        if let Some(text) = held {
+            return Ok(Some(Bytes::from_owner(Shared(text))));
+        }
+        let asked = path.to_owned();
+        let made = tokio::task::spawn_blocking(move || {
+            document(&kinds, &asked).map(|made| made.map(|document| document.to_string().into_bytes()))
+        });
+        let Some(text) = made.await.map_err(ApiError::internal)?? else { return Ok(None) };
+        let text = Arc::new(text);
+        kept.retain(|_, held| held.text.strong_count() > 0);
+        kept.insert(path.to_owned(), Kept { hash, text: Arc::downgrade(&text) });
+        Ok(Some(Bytes::from_owner(Shared(text))))
+    }
+}
+
 /// The document at a path; `None` if there is none.
-pub(crate) fn document(kinds: &Catalog, path: &str) -> Result<Option<Value>, ApiError> {
+fn document(kinds: &Catalog, path: &str) -> Result<Option<Value>, ApiError> {
     if path == V2 {
         return v2(kinds).map(Some);
     }
@@ -169,6 +215,20 @@ mod tests {
             Value::Array(items) => items.iter().for_each(|item| all_references(item, found)),
             _ => {}
         }
+    }
+
+    #[tokio::test]
+    async fn a_document_is_shared_while_it_is_read() {
+        let documents = Documents::default();
+        let get = || documents.get(Catalog::builtin(), "/openapi/v3/apis/apps/v1");
+        let first = get().await.expect("reads").expect("a document");
+        let second = get().await.expect("reads").expect("a document");
+        assert_eq!(first.as_ptr(), second.as_ptr());
+        drop((first, second));
+        assert_eq!(documents.kept.lock().await["/openapi/v3/apis/apps/v1"].text.strong_count(), 0);
+        assert!(
+            documents.get(Catalog::builtin(), "/openapi/v3/apis/nope/v1").await.expect("reads").is_none()
+        );
     }
 
     #[test]

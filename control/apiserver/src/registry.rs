@@ -20,6 +20,7 @@ use crate::facts::FactsCache;
 use crate::follow::Follow;
 use crate::kinds::{self, Gvk, Resource, Verb};
 use crate::metrics::Metrics;
+use crate::openapi::Documents;
 use crate::options::WriteOptions;
 use crate::status::ApiError;
 use crate::stored::{self, Layout, Stored};
@@ -49,7 +50,8 @@ pub(crate) struct Served {
 #[derive(Debug)]
 pub(crate) struct Kinds {
     all: Vec<Served>,
-    by_path: HashMap<(String, String, String), usize>,
+    /// By group, version and plural.
+    by_path: HashMap<String, HashMap<String, HashMap<String, usize>>>,
 }
 
 /// What all requests share.
@@ -63,6 +65,7 @@ pub(crate) struct Registry {
     pub(crate) custom: Follow<CustomKinds>,
     pub(crate) quotas: Quotas,
     pub(crate) metrics: Metrics,
+    pub(crate) documents: Documents,
 }
 
 /// One request on its way through the registry.
@@ -85,16 +88,21 @@ impl Kinds {
             Served { resource: resource.clone(), layout: Arc::new(Layout::of(&stored)), stored, custom: None }
         };
         let all: Vec<Served> = kinds::builtin().iter().map(served).collect();
-        let path = |resource: &Resource| {
-            (resource.gvk.group.to_string(), resource.gvk.version.to_string(), resource.plural.clone())
-        };
-        let by_path = all.iter().enumerate().map(|(index, served)| (path(&served.resource), index)).collect();
+        let mut by_path: HashMap<String, HashMap<String, HashMap<String, usize>>> = HashMap::new();
+        for (index, served) in all.iter().enumerate() {
+            let gvk = &served.resource.gvk;
+            let versions = by_path.entry(gvk.group.to_string()).or_default();
+            versions
+                .entry(gvk.version.to_string())
+                .or_default()
+                .insert(served.resource.plural.clone(), index);
+        }
         Self { all, by_path }
     }
 
     pub(crate) fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Served> {
-        let path = (group.to_owned(), version.to_owned(), plural.to_owned());
-        self.by_path.get(&path).map(|index| &self.all[*index])
+        let index = self.by_path.get(group)?.get(version)?.get(plural)?;
+        Some(&self.all[*index])
     }
 
     /// A resource of the legacy group; there is no server without it.

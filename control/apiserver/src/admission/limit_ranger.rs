@@ -59,7 +59,7 @@ fn fill(container: &mut Value, item: &Value, noun: &str, told: &mut Vec<String>)
 pub(super) fn validate(cx: &Cx<'_>, admit: &Admit<'_>, object: &Value) -> Result<(), ApiError> {
     let looked_at = match admit.target() {
         ("", "pods", "") => admit.operation == Operation::Create,
-        ("", "pods", "resize") | ("", "persistentvolumeclaims", "") => admit.operation != Operation::Delete,
+        ("", "persistentvolumeclaims", "") => admit.operation != Operation::Delete,
         _ => false,
     };
     if !looked_at {

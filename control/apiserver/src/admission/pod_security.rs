@@ -70,7 +70,7 @@ struct Template {
 
 fn template_of(admit: &Admit<'_>, object: &Value) -> Option<Template> {
     let base: &[&str] = match admit.target() {
-        ("", "pods", "" | "ephemeralcontainers") => &[],
+        ("", "pods", "") => &[],
         ("", "podtemplates", "") => &["template"],
         ("", "replicationcontrollers", "")
         | ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets", "")

@@ -57,10 +57,7 @@ pub(crate) async fn charge(
     object: &Value,
 ) -> Result<Option<Guard>, ApiError> {
     let namespace = meta::namespace(object);
-    if namespace.is_empty()
-        || admit.operation == Operation::Delete
-        || !matches!(admit.subresource, "" | "resize")
-    {
+    if namespace.is_empty() || admit.operation == Operation::Delete || !admit.subresource.is_empty() {
         return Ok(None);
     }
     let quotas = of_namespace(cx.registry, namespace);

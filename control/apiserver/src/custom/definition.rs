@@ -18,6 +18,7 @@ use crate::registry::Cx;
 use crate::status::ApiError;
 use crate::strategy::Strategy;
 
+mod junctors;
 mod schema;
 
 /// Holds a definition back until its objects are gone.
@@ -200,6 +201,11 @@ fn problems(object: &Value) -> Vec<FieldError> {
     let scope = text(&["spec", "scope"]);
     if !["Cluster", "Namespaced"].contains(&scope) {
         errors.push(FieldError::not_supported("spec.scope", &scope.into(), &["Cluster", "Namespaced"]));
+    }
+    if object["spec"]["preserveUnknownFields"] == true {
+        let detail = "must be false in order to use defaults or pruning: set \
+                      x-kubernetes-preserve-unknown-fields: true in the schema instead";
+        errors.push(FieldError::invalid("spec.preserveUnknownFields", &true.into(), detail));
     }
     errors.extend(names_problems(object));
     errors.extend(versions_problems(object));

@@ -34,8 +34,11 @@ pub(super) fn v2<'a>(served: impl Iterator<Item = &'a Served>) -> Map<String, Va
 pub(super) fn hash<'a>(served: impl Iterator<Item = &'a Served>) -> Option<String> {
     let mut digest = Sha256::new();
     let mut any = false;
-    for custom in served.filter_map(|served| served.custom.as_ref()) {
+    for served in served {
+        let Some(custom) = &served.custom else { continue };
+        digest.update(format!("{} {}", served.resource.gvk, served.resource.plural));
         digest.update(custom.published.to_string());
+        digest.update([0]);
         any = true;
     }
     any.then(|| hex::encode_upper(digest.finalize()))

@@ -257,9 +257,14 @@ fn generate(prefix: &str) -> String {
         let shorter = base.char_indices().next_back().map_or(0, |(index, _)| index);
         base = &base[..shorter];
     }
+    format!("{base}{}", suffix())
+}
+
+/// What makes a name that was begun by somebody else a new one.
+pub(crate) fn suffix() -> String {
     let mut random = rand::rng();
     let letter = |_| char::from(SUFFIX[random.random_range(0..SUFFIX.len())]);
-    format!("{base}{}", (0..SUFFIX_LENGTH).map(letter).collect::<String>())
+    (0..SUFFIX_LENGTH).map(letter).collect()
 }
 
 #[cfg(test)]

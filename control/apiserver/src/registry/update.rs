@@ -236,7 +236,10 @@ fn prepare(cx: &Cx<'_>, edit: Edit<'_>, new: &mut Value, old: &Value) -> Result<
         Door::Own => restore_metadata(new, old),
     }
     strategy.admit_update(cx, new, old)?;
-    count_generation(served, new, old);
+    // Through the door for status the spec is the old one.
+    if edit.door != Door::Status {
+        count_generation(served, new, old);
+    }
     Ok(())
 }
 
@@ -273,23 +276,24 @@ fn restore_metadata(new: &mut Value, old: &Value) {
 }
 
 fn count_generation(served: &Served, new: &mut Value, old: &Value) {
-    let spec = |object: &Value| -> Map<String, Value> {
-        let fields = object.as_object().into_iter().flatten();
-        fields
-            .filter(|(key, _)| !matches!(key.as_str(), "metadata" | "status"))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
-    let annotations = |object: &Value| meta::at(object, &["metadata", "annotations"]).cloned();
+    let annotations = |object| meta::at(object, &["metadata", "annotations"]);
     let changed = match served.traits().generation {
         Generation::None => false,
-        Generation::OnSpec => spec(new) != spec(old),
-        Generation::OnSpecAndAnnotations => spec(new) != spec(old) || annotations(new) != annotations(old),
+        Generation::OnSpec => !is_same_spec(new, old),
+        Generation::OnSpecAndAnnotations => !is_same_spec(new, old) || annotations(new) != annotations(old),
     };
     if changed {
         let next = meta::generation(old) + 1;
         meta::set(new, &["metadata", "generation"], Some(next.into()));
     }
+}
+
+/// Whether everything but metadata and status is the same.
+fn is_same_spec(new: &Value, old: &Value) -> bool {
+    let (Some(new), Some(old)) = (new.as_object(), old.as_object()) else { return new == old };
+    let counts = |name: &String| !matches!(name.as_str(), "metadata" | "status");
+    new.keys().filter(|name| counts(name)).count() == old.keys().filter(|name| counts(name)).count()
+        && new.iter().filter(|(name, _)| counts(name)).all(|(name, value)| old.get(name) == Some(value))
 }
 
 /// The object was marked for deletion and nothing holds it back any more.

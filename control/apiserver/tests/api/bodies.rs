@@ -121,7 +121,13 @@ async fn names_that_would_be_paths_are_refused() {
     for name in ["", "A", "a/b", "..", ".", "a%2fb", "\u{fc}", "-a", &"a".repeat(254)] {
         api.post(MAPS, &json!({"metadata": {"name": name}})).await.failure(422, "Invalid");
     }
-    for path in ["a%2fb", "%2e%2e", "..%2f..%2fsecrets"] {
-        api.get(&format!("{MAPS}/{path}")).await.failure(404, "NotFound");
+    // Such a path leads to no other object, not even where that exists.
+    api.post("/api/v1/namespaces/default/secrets", &json!({"metadata": {"name": "s"}})).await.ok(201);
+    for path in
+        ["a%2fb", "%2e%2e", "..%2f..%2fsecrets", "..%2f..%2fsecrets%2fdefault%2fs", "%2e%2e/secrets/s"]
+    {
+        let answer = api.get(&format!("{MAPS}/{path}")).await;
+        assert_eq!(answer.code, 404, "{path}: {answer:?}");
     }
+    api.by("jane", &[]).get("/api/v1/namespaces/default/secrets/s").await.failure(403, "Forbidden");
 }

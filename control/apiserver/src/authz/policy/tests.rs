@@ -172,7 +172,7 @@ fn random_policies_are_judged_as_the_long_way_judges_them() {
         for index in 0..4 {
             let rule = |names: Value, some: &mut dyn FnMut(&[&str], usize) -> Vec<String>| {
                 json!({
-                    "verbs": some(&VERBS[..3], 2), "apiGroups": some(GROUPS, 1), "resources": some(RESOURCES, 2),
+                    "verbs": some(VERBS, 2), "apiGroups": some(GROUPS, 1), "resources": some(RESOURCES, 2),
                     "resourceNames": names,
                 })
             };
@@ -202,7 +202,7 @@ fn random_policies_are_judged_as_the_long_way_judges_them() {
             objects.iter().for_each(|(place, object)| policy.put(place, object.clone()));
             policy
         };
-        for _ in 0..100 {
+        for _ in 0..500 {
             let mut pick = |list: &[&'static str]| *list.choose(&mut random).unwrap();
             let user = user(pick(USERS), &[pick(TEAMS)]);
             let (resource, subresource) =
@@ -224,5 +224,5 @@ fn random_policies_are_judged_as_the_long_way_judges_them() {
             assert_eq!(policy.allows(&user, &asked).is_some(), expected, "{objects:?} {user:?} {asked:?}");
         }
     }
-    assert!(yes > 10_000 && no > 10_000, "{yes} {no}");
+    assert!(yes > 50_000 && no > 50_000, "{yes} {no}");
 }

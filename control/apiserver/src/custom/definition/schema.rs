@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::default_problems;
+use super::{default_problems, junctors};
 use crate::custom::structural::Structural;
 use crate::field_error::FieldError;
 use crate::meta;
@@ -61,6 +61,24 @@ fn visit(schema: &Value, path: &str, place: Place, errors: &mut Vec<FieldError>)
         ));
     }
     list_problems(schema, kind, path, errors);
+    junctors::problems(schema, path, errors);
+    if flag("x-kubernetes-embedded-resource") {
+        if kind != "object" {
+            errors.push(FieldError::invalid(
+                format!("{path}.type"),
+                &kind.into(),
+                "must be object if x-kubernetes-embedded-resource is true",
+            ));
+        }
+        let described = schema["properties"].as_object().is_some_and(|fields| !fields.is_empty());
+        if !described && !flag("x-kubernetes-preserve-unknown-fields") {
+            errors.push(FieldError::required(
+                format!("{path}.properties"),
+                "must not be empty if x-kubernetes-embedded-resource is true without \
+                 x-kubernetes-preserve-unknown-fields",
+            ));
+        }
+    }
     if let Some(pattern) = schema["pattern"].as_str().filter(|pattern| regex::Regex::new(pattern).is_err()) {
         errors.push(FieldError::invalid(
             format!("{path}.pattern"),

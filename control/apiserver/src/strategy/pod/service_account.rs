@@ -2,19 +2,17 @@
 //!
 //! In: a new pod, the account it names. Out: the pod with account, pull secrets and the projected token volume.
 
-use rand::Rng;
 use serde_json::{Value, json};
 use xebec_api::wellknown::names;
 
 use crate::meta;
-use crate::registry::Cx;
+use crate::registry::{Cx, create};
 use crate::status::ApiError;
 
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// An hour and a few seconds, by which upstream tells these tokens from those asked for by hand.
 const TOKEN_SECONDS: i64 = 3607;
-const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 pub(super) fn admit(cx: &Cx<'_>, pod: &mut Value) -> Result<(), ApiError> {
     let name = match meta::text(pod, &["spec", "serviceAccountName"]) {
@@ -82,10 +80,7 @@ fn push(object: &mut Value, path: &[&str], item: Value) {
 
 fn fresh_name(taken: &[&str]) -> String {
     loop {
-        let mut random = rand::rng();
-        let suffix: String =
-            (0..5).map(|_| char::from(SUFFIX[random.random_range(0..SUFFIX.len())])).collect();
-        let name = format!("{VOLUME_PREFIX}{suffix}");
+        let name = format!("{VOLUME_PREFIX}{}", create::suffix());
         if !taken.contains(&name.as_str()) {
             return name;
         }
