@@ -173,6 +173,13 @@ impl Control {
         }
     }
 
+    /// # Panics
+    /// When there is no process.
+    pub fn pid(&self) -> i32 {
+        let pid = self.child.as_ref().expect("a running process").id();
+        i32::try_from(pid).expect("a pid")
+    }
+
     /// Ends the process without warning.
     ///
     /// # Panics
@@ -204,8 +211,7 @@ impl Control {
     /// # Panics
     /// When it does not end.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.as_ref().expect("a running process").id();
-        kill(Pid::from_raw(i32::try_from(pid).expect("a pid")), Signal::SIGTERM).expect("SIGTERM is sent");
+        kill(Pid::from_raw(self.pid()), Signal::SIGTERM).expect("SIGTERM is sent");
         self.end().await
     }
 

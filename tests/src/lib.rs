@@ -3,6 +3,7 @@
 //! In: the environment that `cargo xtask test` prepares. Out: what several suites share. The suites are in `tests/`.
 
 pub mod api;
+pub mod api_client;
 pub mod bench;
 pub mod busybox;
 pub mod cgroup;

@@ -106,6 +106,17 @@ pub fn node_name(index: u8) -> String {
     format!("n{}", index + 1)
 }
 
+/// A command that becomes a program inside a running node: what follows `--` is run.
+///
+/// # Errors
+/// When the cluster has no such node.
+pub fn enter_node(cluster: &Cluster, node: &str) -> Result<std::process::Command> {
+    let processes = Processes::new(cluster.processes(), cluster.logs());
+    // Beside what keeps the node's namespaces, and as idle.
+    let place = node::place_of(cluster, &processes, node, "holder")?;
+    crate::process::enter_command(&place, None)
+}
+
 fn load_state(cluster: &Cluster, nodes: u8, ip: &Tool) -> Result<State> {
     if let Ok(kept) = fs::read(cluster.state_file()) {
         let mut state: State = serde_json::from_slice(&kept).with_context(|| {

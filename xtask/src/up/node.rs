@@ -13,9 +13,9 @@ use super::control::write_kubeconfig;
 use super::{Session, install, network};
 use crate::cgroup;
 use crate::command::output;
-use crate::layout::{CLUSTER_DNS, CLUSTER_DOMAIN, NODE_DNS_PORT, REGISTRY_PORT};
+use crate::layout::{CLUSTER_DNS, CLUSTER_DOMAIN, Cluster, NODE_DNS_PORT, REGISTRY_PORT};
 use crate::namespace::Place;
-use crate::process::Daemon;
+use crate::process::{Daemon, Processes};
 use crate::progress::Note;
 use crate::tools::Tool;
 
@@ -29,7 +29,7 @@ pub fn ensure_places(session: &Session, note: &Note) -> Result<()> {
     for (index, node) in session.node_names().iter().enumerate() {
         note.say(node);
         for program in PROGRAMS {
-            cgroup::create(&cgroup_path(session, node).join(program))?;
+            cgroup::create(&cgroup_path(&session.cluster, node).join(program))?;
         }
         network::ensure_uplink(session, node, &addresses(session, index))?;
         let dir = session.cluster.node_dir(node);
@@ -37,7 +37,7 @@ pub fn ensure_places(session: &Session, note: &Note) -> Result<()> {
         fs::create_dir_all(session.cluster.bin())?;
         let mut args: Vec<OsString> = vec![
             "--cgroup".into(),
-            cgroup_path(session, node).join("holder").into(),
+            cgroup_path(&session.cluster, node).join("holder").into(),
             "--netns".into(),
             session.cluster.netns(node).into(),
             "--hostname".into(),
@@ -104,17 +104,21 @@ pub fn wait_ready(session: &Session, note: &Note) -> Result<()> {
 
 /// Where a program of a node lives; one of [`PROGRAMS`].
 pub fn place(session: &Session, node: &str, program: &str) -> Result<Place> {
-    let holder =
-        session.processes.find(&format!("{node}.holder")).with_context(|| format!("{node} has no holder"))?;
+    place_of(&session.cluster, &session.processes, node, program)
+}
+
+/// The same, of a cluster that is only looked at.
+pub fn place_of(cluster: &Cluster, processes: &Processes, node: &str, program: &str) -> Result<Place> {
+    let holder = processes.find(&format!("{node}.holder")).with_context(|| format!("{node} has no holder"))?;
     Ok(Place {
-        cgroup: cgroup_path(session, node).join(program),
-        netns: Some(session.cluster.netns(node)),
+        cgroup: cgroup_path(cluster, node).join(program),
+        netns: Some(cluster.netns(node)),
         holder: Some(holder.pid),
     })
 }
 
-fn cgroup_path(session: &Session, node: &str) -> PathBuf {
-    [session.cluster.name().as_str(), node, "system"].iter().collect()
+fn cgroup_path(cluster: &Cluster, node: &str) -> PathBuf {
+    [cluster.name().as_str(), node, "system"].iter().collect()
 }
 
 fn addresses(session: &Session, index: usize) -> [std::net::IpAddr; 2] {

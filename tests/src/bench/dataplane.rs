@@ -1,6 +1,6 @@
 //! `cargo xtask bench dataplane`: what a service costs over a pod's address, and over veths without any program.
 //!
-//! In: `--quick`, `--json FILE`, `XEBEC_IPERF3`. Out: rows on stdout, exit code 0 only if no goal was missed. Client and
+//! In: `--quick`, `--json FILE`, `XEBEC_IPERF3`. Out: rows. Client and
 //! server are pods of one node, so that only this project's work differs between the cases:
 //!
 //! ```text
@@ -11,66 +11,33 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
 use xebec_datapath::lb::{FrontendKind, Protocol};
-use xebec_tests::bench::{Goal, Row, print, write_json};
-use xebec_tests::cluster::eventually;
-use xebec_tests::fabric::{Fabric, FabricNode, Family, Netns, Service};
-use xebec_tests::netns::{ip_batch, spawn_node};
+
+use super::{Goal, Options, Row};
+use crate::cluster::eventually;
+use crate::fabric::{Fabric, FabricNode, Family, Netns, Service};
+use crate::netns::{ip_batch, spawn_node};
 
 const CONNECT_PORT: u16 = 8080;
 const STREAM_PORT: u16 = 5201;
 const BARE_CLIENT: Ipv4Addr = Ipv4Addr::new(10, 98, 1, 1);
 const BARE_SERVER: Ipv4Addr = Ipv4Addr::new(10, 98, 1, 2);
+const CONNECTS: usize = 1000;
+const CONNECT_ROUNDS: usize = 300;
+const STREAM_ROUNDS: usize = 120;
 
-struct Options {
-    rounds: usize,
-    connects: usize,
-    seconds: &'static str,
-    json: Option<PathBuf>,
-}
-
-impl Options {
-    fn read() -> Result<Self> {
-        let (mut quick, mut json) = (false, None);
-        let mut arguments = std::env::args().skip(1);
-        while let Some(argument) = arguments.next() {
-            match argument.as_str() {
-                "--quick" => quick = true,
-                "--json" => json = Some(arguments.next().context("--json needs a file")?.into()),
-                other => bail!("unknown argument {other:?}: --quick and --json FILE are known"),
-            }
-        }
-        let (rounds, connects, seconds) = if quick { (15, 400, "1") } else { (31, 2000, "2") };
-        Ok(Self { rounds, connects, seconds, json })
-    }
-}
-
-fn main() -> ExitCode {
-    match Options::read().and_then(run) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn run(options: Options) -> Result<bool> {
-    let rows = spawn_node(async move |node| {
-        let fabric = Fabric::create(&node.dir, 1)?;
-        measure(&fabric, &options)
-            .and_then(|rows| options.json.iter().try_for_each(|path| write_json(&rows, path)).map(|()| rows))
-    })
-    .join()
-    .map_err(|_| anyhow::anyhow!("the bench's thread panicked"))??;
-    print(&rows);
-    Ok(rows.iter().all(|row| row.goal.is_empty() || row.held == Some(true)))
+/// # Errors
+/// When something cannot be measured.
+pub fn measure(options: &Options) -> Result<Vec<Row>> {
+    let options = options.clone();
+    let node = spawn_node(async move |node| measure_on(&Fabric::create(&node.dir, 1)?, &options));
+    node.join().map_err(|_| anyhow::anyhow!("the bench's thread panicked"))?
 }
 
 /// Where a case's client is and what it dials.
@@ -80,7 +47,10 @@ struct Case<'a> {
     node: Option<&'a FabricNode>,
 }
 
-fn measure(fabric: &Fabric, options: &Options) -> Result<Vec<Row>> {
+/// Values by round: bare, direct, by ClusterIP.
+type Rounds = [Vec<f64>; 3];
+
+fn measure_on(fabric: &Fabric, options: &Options) -> Result<Vec<Row>> {
     let node = &fabric.nodes[0];
     let (client, server) = (node.add_pod(1)?, node.add_pod(2)?);
     let (bare_client, bare_server) = bare_pods(node)?;
@@ -103,39 +73,56 @@ fn measure(fabric: &Fabric, options: &Options) -> Result<Vec<Row>> {
     for server in [&bare_server, &server.netns] {
         serve_connects(server)?;
     }
-    let mut connect: [Vec<f64>; 3] = Default::default();
-    for round in 0..=options.rounds {
-        for (case, values) in cases.iter().zip(&mut connect) {
-            let p50 = connect_p50(case, options.connects)?;
-            // The first round warms caches and neighbours.
-            if round > 0 {
-                values.push(p50);
-            }
-        }
-    }
-    let [bare, direct, service] = connect;
-    let mut rows = vec![
-        Row::new(
-            "D2",
-            "connect by ClusterIP over bare veths",
-            "µs",
-            &service,
-            &bare,
-            Some(Goal::AtMost(1.02)),
-        ),
-        Row::new("D2.direct", "connect by ClusterIP over the pod's address", "µs", &service, &direct, None),
-        Row::new(
-            "D3",
-            "connect to a pod's address over bare veths",
-            "µs",
-            &direct,
-            &bare,
-            Some(Goal::AtMost(1.02)),
-        ),
-    ];
+    let mut rows = interleaved(&cases, options, CONNECT_ROUNDS, connect_rows, connect_p50)?;
     rows.extend(streams(&cases, [&bare_server, &server.netns], options)?);
     node.ensure_no_drops()?;
     Ok(rows)
+}
+
+/// Measures the cases in turn, round after round, until the rows can tell.
+fn interleaved(
+    cases: &[Case<'_>; 3],
+    options: &Options,
+    most: usize,
+    rows: impl Fn(&Rounds) -> Vec<Row>,
+    once: impl Fn(&Case<'_>) -> Result<f64>,
+) -> Result<Vec<Row>> {
+    let mut values: Rounds = Default::default();
+    // The first round warms caches and neighbours.
+    cases.iter().try_for_each(|case| once(case).map(drop))?;
+    for round in 0.. {
+        if options.rounds(most).enough(round, || rows(&values)) {
+            break;
+        }
+        // Each case is first as often as the others.
+        for place in 0..cases.len() {
+            let case = (round + place) % cases.len();
+            values[case].push(once(&cases[case])?);
+        }
+    }
+    Ok(rows(&values))
+}
+
+fn connect_rows([bare, direct, service]: &Rounds) -> Vec<Row> {
+    let row = |id, case, values: &[f64], base: &[f64], goal| Row::new(id, case, "µs", values, base, goal);
+    vec![
+        row("D2", "connect by ClusterIP over bare veths", service, bare, Some(Goal::AtMost(1.02))),
+        row("D2.direct", "connect by ClusterIP over the pod's address", service, direct, None),
+        row("D2@bare", "connect over bare veths", bare, bare, None),
+        row("D2@direct", "connect to the pod's address over bare veths", direct, bare, None),
+        row("D3", "connect without a service over bare veths", direct, bare, Some(Goal::AtMost(1.02))),
+    ]
+}
+
+fn stream_rows([bare, direct, service]: &Rounds) -> Vec<Row> {
+    let row = |id, case, values: &[f64], base: &[f64], goal| Row::new(id, case, "Gbit/s", values, base, goal);
+    let goal = Some(Goal::AtLeast(0.995));
+    vec![
+        row("D1", "stream by ClusterIP over the pod's address", service, direct, goal),
+        row("D1.bare", "stream by ClusterIP over bare veths", service, bare, goal),
+        row("D1@bare", "stream over bare veths", bare, bare, None),
+        row("D1@direct", "stream to the pod's address over bare veths", direct, bare, None),
+    ]
 }
 
 fn streams(cases: &[Case<'_>; 3], servers: [&Netns; 2], options: &Options) -> Result<Vec<Row>> {
@@ -144,34 +131,7 @@ fn streams(cases: &[Case<'_>; 3], servers: [&Netns; 2], options: &Options) -> Re
         return Ok(Vec::new());
     };
     let _servers = [serve_streams(&iperf3, servers[0])?, serve_streams(&iperf3, servers[1])?];
-    let mut rates: [Vec<f64>; 3] = Default::default();
-    for round in 0..=options.rounds {
-        for (case, values) in cases.iter().zip(&mut rates) {
-            let rate = stream(&iperf3, case, options.seconds)?;
-            if round > 0 {
-                values.push(rate);
-            }
-        }
-    }
-    let [bare, direct, service] = rates;
-    Ok(vec![
-        Row::new(
-            "D1",
-            "stream by ClusterIP over the pod's address",
-            "Gbit/s",
-            &service,
-            &direct,
-            Some(Goal::AtLeast(0.995)),
-        ),
-        Row::new(
-            "D1.bare",
-            "stream by ClusterIP over bare veths",
-            "Gbit/s",
-            &service,
-            &bare,
-            Some(Goal::AtLeast(0.995)),
-        ),
-    ])
+    interleaved(cases, options, STREAM_ROUNDS, stream_rows, |case| stream(&iperf3, case))
 }
 
 /// Two namespaces behind veths of the same shape as pods', without a program.
@@ -209,6 +169,7 @@ fn bare_pods(node: &FabricNode) -> Result<(Netns, Netns)> {
 fn serve_connects(netns: &Netns) -> Result<()> {
     let listener = netns.run(|| Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, CONNECT_PORT))?))?;
     std::thread::spawn(move || {
+        pin().ok();
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
             let mut byte = [0];
@@ -220,14 +181,28 @@ fn serve_connects(netns: &Netns) -> Result<()> {
     Ok(())
 }
 
+/// Both ends on one CPU: what wakes up where is a lottery that would drown the difference.
+fn pin() -> Result<()> {
+    let mut one = CpuSet::new();
+    one.set(*cpus()?.first().context("there is no CPU to run on")?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
+}
+
+/// CPUs that this process may use.
+fn cpus() -> Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect())
+}
+
 /// Median of connect, one byte each way, close; microseconds.
-fn connect_p50(case: &Case<'_>, connects: usize) -> Result<f64> {
+fn connect_p50(case: &Case<'_>) -> Result<f64> {
     let target = SocketAddr::new(case.target, CONNECT_PORT);
     let mut times = case.client.run(|| {
         if let Some(node) = case.node {
             node.cgroup.enter()?;
         }
-        (0..connects).map(|_| once(target)).collect::<Result<Vec<f64>>>()
+        pin()?;
+        (0..CONNECTS).map(|_| once(target)).collect::<Result<Vec<f64>>>()
     })?;
     times.sort_by(f64::total_cmp);
     Ok(times[times.len() / 2])
@@ -269,12 +244,22 @@ fn serve_streams(iperf3: &std::ffi::OsStr, netns: &Netns) -> Result<Streams> {
 }
 
 /// What the receiver got, in Gbit/s.
-fn stream(iperf3: &std::ffi::OsStr, case: &Case<'_>, seconds: &str) -> Result<f64> {
+fn stream(iperf3: &std::ffi::OsStr, case: &Case<'_>) -> Result<f64> {
+    // Client and server each on a CPU of its own, always the same.
+    let affinity = match cpus()?[..] {
+        [first, second, ..] => Some(format!("{first},{second}")),
+        _ => None,
+    };
     let output = case.client.run(|| {
         if let Some(node) = case.node {
             node.cgroup.enter()?;
         }
-        Ok(Command::new(iperf3).args(["-J", "-t", seconds, "-c", &case.target.to_string()]).output()?)
+        let mut client = Command::new(iperf3);
+        client.args(["-J", "-t", "1", "-c", &case.target.to_string()]);
+        if let Some(affinity) = &affinity {
+            client.args(["-A", affinity]);
+        }
+        Ok(client.output()?)
     })?;
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).context("iperf3's report")?;
     let rate = &report["end"]["sum_received"]["bits_per_second"];
