@@ -38,7 +38,10 @@ pub(super) async fn observe<R: ContainerRuntime, N: PodNetworking>(node: &Node<R
             seen.known_restarts = restarts_to_continue(status);
         }
     }
-    let found = node.containers_of(&pod::uid(pod)).await;
+    // A pod that nothing was made for has no container. To look all the same would cost each new pod as much as the node
+    // has old ones, because containerd asks the shim of each.
+    let begun = pod::has_begun(pod) || dir.is_dir();
+    let found = if begun { node.containers_of(&pod::uid(pod)).await } else { Vec::new() };
     for container in found {
         if rebooted {
             // Its process went with the last boot.
