@@ -9,13 +9,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::build;
 use crate::command::inherit;
 use crate::down::{DownOptions, down};
 use crate::layout::{Cluster, Workspace};
 use crate::progress::Progress;
 use crate::tools::{Tool, Tools};
 use crate::up::{UpOptions, enter_node, up};
+use crate::{build, interrupt};
 
 const PROGRAM: &str = "bench";
 const NODE: &str = "n1";
@@ -45,6 +45,7 @@ pub struct Arguments {
 /// When a goal is missed, or something cannot be measured.
 pub fn bench(what: &Bench) -> Result<()> {
     let workspace = Workspace::current()?;
+    interrupt::listen()?;
     let tools = Tools::new(&workspace);
     let mut progress = Progress::new();
     progress.phase("API schema", |_| build::api_schema(&workspace, &tools))?;
@@ -96,6 +97,7 @@ fn pods(workspace: &Workspace, tools: &Tools, programs: &Path, arguments: &Argum
             bare: true,
             built: Some(programs.to_path_buf()),
         })?;
+        interrupt::check()?;
         let (containerd, runc, kubectl) = (tools.containerd()?, tools.runc()?, tools.kubectl()?);
         let mut run = enter_node(&Cluster::at(&dir)?, NODE)?;
         run.arg("--").arg(programs.join(PROGRAM));

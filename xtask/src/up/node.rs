@@ -109,7 +109,8 @@ pub fn place(session: &Session, node: &str, program: &str) -> Result<Place> {
 
 /// The same, of a cluster that is only looked at.
 pub fn place_of(cluster: &Cluster, processes: &Processes, node: &str, program: &str) -> Result<Place> {
-    let holder = processes.find(&format!("{node}.holder")).with_context(|| format!("{node} has no holder"))?;
+    let holder =
+        processes.find(&format!("{node}.holder")).with_context(|| format!("{node} has no holder"))?;
     Ok(Place {
         cgroup: cgroup_path(cluster, node).join(program),
         netns: Some(cluster.netns(node)),
