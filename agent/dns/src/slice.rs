@@ -82,7 +82,7 @@ impl Outcome {
         match self {
             Self::Written => tracing::info!("the node's kube-dns slices are written"),
             Self::Absent => {
-                tracing::warn!("there is no Service {NAMESPACE}/{SERVICE}: it gets no slices yet")
+                tracing::warn!("there is no Service {NAMESPACE}/{SERVICE}: it gets no slices yet");
             }
             Self::Foreign => {
                 tracing::info!(

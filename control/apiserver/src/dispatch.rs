@@ -143,11 +143,16 @@ async fn non_resource(
             if let Some(answer) = discovery::respond(&catalog, path, headers) {
                 return answer;
             }
-            let Some(document) = openapi::document(&catalog, path)? else { return Ok(not_found_page()) };
-            if path == openapi::V2 && SchemaOutput::negotiate(headers)? == SchemaOutput::Protobuf {
-                return Ok(openapi::respond_protobuf(&document));
+            if !path.starts_with(openapi::ROOT) {
+                return Ok(not_found_page());
             }
-            document
+            let output =
+                if path == openapi::V2 { SchemaOutput::negotiate(headers)? } else { SchemaOutput::Json };
+            return Ok(match cx.registry.documents.get(catalog, path, output).await? {
+                Some(bytes) if output == SchemaOutput::Protobuf => openapi::protobuf_response(bytes),
+                Some(text) => json_text(StatusCode::OK, text),
+                None => not_found_page(),
+            });
         }
     };
     Ok(json_response(StatusCode::OK, &document))

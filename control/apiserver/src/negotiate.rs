@@ -27,7 +27,7 @@ pub(crate) enum DiscoveryOutput {
 }
 
 /// How the document of OpenAPI v2 is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SchemaOutput {
     Json,
     Protobuf,

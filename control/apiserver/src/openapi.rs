@@ -1,13 +1,19 @@
 //! `/openapi/v2` and `/openapi/v3`: what is served, and what its objects are made of.
 //!
 //! In: the table of kinds, the published definitions. Out: the one document of v2, in JSON or Protocol Buffers; of v3 the
-//! index and a document per group and version.
+//! index and a document per group and version. A document takes many times its size to be made: they are made one at a
+//! time, and shared by all who still read one.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 use serde_json::{Map, Value, json};
 
 use crate::body::{self, Body};
 use crate::kinds::{Resource, Verb};
+use crate::negotiate::SchemaOutput;
 use crate::registry::Served;
 use crate::registry::catalog::Catalog;
 use crate::status::ApiError;
@@ -30,7 +36,7 @@ const PARAMETERS: &[&str] = &["dryRun", "fieldManager", "fieldValidation"];
 /// Documents that somebody still reads.
 #[derive(Default)]
 pub(crate) struct Documents {
-    kept: tokio::sync::Mutex<HashMap<String, Kept>>,
+    kept: tokio::sync::Mutex<HashMap<(String, SchemaOutput), Kept>>,
 }
 
 struct Kept {
@@ -51,22 +57,33 @@ impl AsRef<[u8]> for Shared {
 // === impl Documents ===
 
 impl Documents {
-    /// The text of the document at a path; `None` if there is none.
-    pub(crate) async fn get(&self, kinds: Catalog, path: &str) -> Result<Option<Bytes>, ApiError> {
+    /// The document at a path; `None` if there is none.
+    pub(crate) async fn get(
+        &self,
+        kinds: Catalog,
+        path: &str,
+        output: SchemaOutput,
+    ) -> Result<Option<Bytes>, ApiError> {
         let hash = custom::hash(kinds.custom().iter());
         let mut kept = self.kept.lock().await;
-        let held = kept.get(path).filter(|held| held.hash == hash).and_then(|held| held.text.upgrade());
+        let at = (path.to_owned(), output);
+        let held = kept.get(&at).filter(|held| held.hash == hash).and_then(|held| held.text.upgrade());
         if let Some(text) = held {
             return Ok(Some(Bytes::from_owner(Shared(text))));
         }
         let asked = path.to_owned();
         let made = tokio::task::spawn_blocking(move || {
-            document(&kinds, &asked).map(|made| made.map(|document| document.to_string().into_bytes()))
+            document(&kinds, &asked).map(|made| {
+                made.map(|document| match output {
+                    SchemaOutput::Json => document.to_string().into_bytes(),
+                    SchemaOutput::Protobuf => binary::encode(&document),
+                })
+            })
         });
         let Some(text) = made.await.map_err(ApiError::internal)?? else { return Ok(None) };
         let text = Arc::new(text);
         kept.retain(|_, held| held.text.strong_count() > 0);
-        kept.insert(path.to_owned(), Kept { hash, text: Arc::downgrade(&text) });
+        kept.insert(at, Kept { hash, text: Arc::downgrade(&text) });
         Ok(Some(Bytes::from_owner(Shared(text))))
     }
 }
@@ -99,8 +116,8 @@ fn document(kinds: &Catalog, path: &str) -> Result<Option<Value>, ApiError> {
 }
 
 /// An answer with the document of v2 in Protocol Buffers.
-pub(crate) fn respond_protobuf(document: &Value) -> Response<Body> {
-    let mut response = Response::new(body::full(binary::encode(document)));
+pub(crate) fn protobuf_response(document: Bytes) -> Response<Body> {
+    let mut response = Response::new(body::full(document));
     let media_type = HeaderValue::from_static(V2_PROTOBUF);
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
@@ -220,15 +237,18 @@ mod tests {
     #[tokio::test]
     async fn a_document_is_shared_while_it_is_read() {
         let documents = Documents::default();
-        let get = || documents.get(Catalog::builtin(), "/openapi/v3/apis/apps/v1");
+        const PATH: &str = "/openapi/v3/apis/apps/v1";
+        let get = || documents.get(Catalog::builtin(), PATH, SchemaOutput::Json);
         let first = get().await.expect("reads").expect("a document");
         let second = get().await.expect("reads").expect("a document");
         assert_eq!(first.as_ptr(), second.as_ptr());
         drop((first, second));
-        assert_eq!(documents.kept.lock().await["/openapi/v3/apis/apps/v1"].text.strong_count(), 0);
-        assert!(
-            documents.get(Catalog::builtin(), "/openapi/v3/apis/nope/v1").await.expect("reads").is_none()
+        assert_eq!(
+            documents.kept.lock().await[&(PATH.to_owned(), SchemaOutput::Json)].text.strong_count(),
+            0
         );
+        let none = documents.get(Catalog::builtin(), "/openapi/v3/apis/nope/v1", SchemaOutput::Json);
+        assert!(none.await.expect("reads").is_none());
     }
 
     #[test]

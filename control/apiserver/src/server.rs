@@ -34,6 +34,10 @@ use crate::schema::Schema;
 use crate::status::ApiError;
 use crate::stored::{self, Stored};
 
+/// Who has places of its own among the requests at work.
+const SYSTEM_GROUPS: [&str; 3] = [authn::MASTERS_GROUP, "system:nodes", "system:serviceaccounts:kube-system"];
+/// What the users of scheduler and controllers are called.
+const SYSTEM_PARTS: &str = "system:kube-";
 /// Whom to trust, signed for those who have a token.
 const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 /// As long as the name of a field manager may be.
@@ -231,6 +235,11 @@ impl ApiServer {
             .try_acquire()
             .map_err(|_| ApiError::too_many_requests("Too many requests, please try again later.", 1))
     }
+}
+
+/// Nodes, administrators and the parts of the control plane, as upstream's flow schemas have them.
+fn is_system(user: &UserInfo) -> bool {
+    SYSTEM_GROUPS.iter().any(|group| user.in_group(group)) || user.name.starts_with(SYSTEM_PARTS)
 }
 
 /// What is answered to those who show no credentials, if roles say so too: health, and what a machine needs to know before

@@ -126,16 +126,4 @@ mod tests {
         let error = Patch::parse("application/json-patch+json", body.as_bytes()).expect_err("too many");
         assert_eq!(error.code(), 413);
     }
-
-    #[test]
-    fn what_is_not_there_is_null_to_a_test() {
-        let gvk = Gvk::new("", "v1", "ConfigMap");
-        let body = br#"[{"op":"test","path":"/metadata/finalizers","value":null},
-            {"op":"add","path":"/metadata/finalizers","value":["a"]}]"#;
-        let patch = Patch::parse("application/json-patch+json", body).expect("parses");
-        let first = patch.apply(&gvk, json!({"metadata": {}})).expect("applies").value;
-        assert_eq!(first, json!({"metadata": {"finalizers": ["a"]}}));
-        assert_eq!(patch.apply(&gvk, first).expect_err("somebody was first").code(), 422);
-        assert_eq!(patch.apply(&gvk, json!({})).expect_err("nothing to be in").code(), 422);
-    }
 }
