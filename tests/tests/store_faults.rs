@@ -188,6 +188,7 @@ async fn client(server: Arc<Server>, id: u64, seed: u64, done: Arc<Mutex<Vec<Cal
     let mut random = Random(seed * 1000 + id + 1);
     let mut serial = 0_u64;
     while !server.stop.load(Ordering::Acquire) {
+        tokio::task::yield_now().await;
         let key = format!("k{}", random.next() % KEYS);
         let seen = call(&server, &key, Operation::Get, None, &done).await;
         let Outcome::Read(seen) = seen else { continue };
@@ -200,7 +201,6 @@ async fn client(server: Arc<Server>, id: u64, seed: u64, done: Arc<Mutex<Vec<Cal
             }
         };
         call(&server, &key, operation, seen.map(|version| Revision(version.revision)), &done).await;
-        tokio::task::yield_now().await;
     }
 }
 
@@ -235,6 +235,9 @@ async fn call(
         Err(StoreError::Exists { .. } | StoreError::Conflict { .. }) => Outcome::Refused,
         Err(_) => Outcome::Unknown,
     };
+    if (&operation, &outcome) == (&Operation::Get, &Outcome::Unknown) {
+        return outcome;
+    }
     let ended = server.start.elapsed();
     let record = Call { key: key.to_owned(), operation, outcome: outcome.clone(), began, ended };
     done.lock().unwrap_or_else(PoisonError::into_inner).push(record);
@@ -311,10 +314,11 @@ async fn story(bug: Bug, seed: u64) -> Result<usize, String> {
         client.await.map_err(|error| error.to_string())?;
     }
     let store = server.life().0;
-    let mark = Write::Put { key: END.into(), value: Bytes::new(), precondition: Precondition::Absent };
-    let marked = store.write(mark).await.map_err(|error| error.to_string())?;
+    let mark = |precondition| Write::Put { key: END.into(), value: Bytes::new(), precondition };
+    let marked = store.write(mark(Precondition::Absent)).await.map_err(|error| error.to_string())?;
     *end.lock().unwrap_or_else(PoisonError::into_inner) = Some(marked.revision);
-    // A watch that waits for what it was never told of waits for this; one that missed the mark for ever.
+    // Who saw the mark before it was known as one is woken by another.
+    store.write(mark(Precondition::Unchanged(marked.revision))).await.map_err(|error| error.to_string())?;
     let recorded = tokio::time::timeout(std::time::Duration::from_secs(10), recorder).await;
     let changes =
         recorded.map_err(|_| "the watch never came to the end")?.map_err(|error| error.to_string())??;
