@@ -85,7 +85,7 @@ fn close_to_others(path: &Path) -> Result<()> {
     let is_empty = fs::read_dir(path).with_context(complaint)?.next().is_none();
     if !is_empty && !store(path).exists() && !path.join(LOCK).exists() {
         bail!(
-            "the data folder {} is open to other users and holds other files: give an empty folder, or              `chmod 700` this one",
+            "the data folder {} is open to other users and holds other files: give an empty folder, or `chmod 700` this one",
             path.display()
         );
     }

@@ -16,7 +16,7 @@ use xebec_tests::netns::on_node;
 
 const NAMESPACE: &str = "default";
 /// Room for the data folder of the test that fills it.
-const SMALL_DISK: &str = "size=24m";
+const SMALL_DISK: &str = "size=24m,mode=0700";
 const OBJECTS: usize = 1000;
 /// Far above what a start takes, and far below what would be felt; neighbours share the machine.
 const SLOW_START: Duration = Duration::from_secs(2);

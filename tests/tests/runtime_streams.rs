@@ -16,8 +16,9 @@ use xebec_tests::runtime::Fixture;
 
 const SINK: &str = env!("CARGO_BIN_EXE_log-sink");
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long clients that do not read may hold a container up, however many they are.
-const LONGEST_STALL: Duration = Duration::from_secs(2);
+/// How long clients that do not read may hold a container up, however many they are: a second for those that take nothing;
+/// who reads half as fast as is asked for uses that second up in two.
+const LONGEST_STALL: Duration = Duration::from_secs(4);
 
 async fn started(node: &Fixture, name: &str, script: &str, stdin: bool, tty: bool) -> Result<ContainerId> {
     let image = node.pull().await?;

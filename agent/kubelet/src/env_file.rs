@@ -12,7 +12,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
+use xebec_runtime::open_below;
 
 /// Larger files are refused.
 const MAX_SIZE: u64 = 1 << 20;
@@ -33,7 +34,7 @@ fn read(volume: &Path, path: &str) -> Result<Option<String>, String> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let mut file: File = match openat2(&root, path, how) {
+    let mut file: File = match open_below(&root, path, how) {
         Ok(fd) => fd.into(),
         Err(Errno::ENOENT) => return Ok(None),
         Err(Errno::EXDEV | Errno::ELOOP) => return Err("leads out of the volume".to_owned()),

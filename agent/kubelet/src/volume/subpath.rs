@@ -10,9 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use xebec_runtime::open_below;
 
 /// Mounts `sub_path` of the volume at `target`. A path that is not there becomes a folder.
 pub(super) fn bind(volume: &Path, sub_path: &Path, target: &Path) -> Result<(), String> {
@@ -40,7 +41,7 @@ fn open(dir: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    openat2(dir, path, how)
+    open_below(dir, path, how)
 }
 
 fn open_or_make(root: &OwnedFd, path: &Path, mode: u32) -> Result<OwnedFd, Errno> {

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use containerd_client::services::v1::snapshots::ViewSnapshotRequest;
 use containerd_client::types;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{SFlag, fstat};
 use tonic::Code;
 
 use crate::error::RuntimeError;
+use crate::resolve::open_below;
 use crate::rpc::{Client, rpc};
 
 const MAX_FILE: u64 = 1 << 20;
@@ -136,7 +137,7 @@ fn read_file(root: &File, path: &str) -> std::io::Result<String> {
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = match openat2(root.as_fd(), path, how) {
+    let file = match open_below(root.as_fd(), path, how) {
         Ok(fd) => fd,
         Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP | Errno::ENXIO) => return Ok(String::new()),
         Err(errno) => return Err(errno.into()),

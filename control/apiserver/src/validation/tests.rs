@@ -251,7 +251,14 @@ fn deployments() {
                 json!({"spec": {"selector": {"matchLabels": null}}}),
                 &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],
             ),
-            (json!({"spec": {"selector": null}}), &["spec.selector: Required value"]),
+            (
+                // A selector that is missing selects nothing, as upstream has it.
+                json!({"spec": {"selector": null}}),
+                &[
+                    "spec.selector: Required value",
+                    "spec.template.metadata.labels: Invalid value: {\"app\":\"a\"}: `selector` does not match template `labels`",
+                ],
+            ),
             (
                 json!({"spec": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}}}),
                 &[

@@ -8,8 +8,10 @@ use std::io::Read;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag};
 use oci_spec::runtime::LinuxSeccomp;
+
+use crate::resolve::open_below;
 
 /// Larger profiles are none.
 const MAX_PROFILE: u64 = 1 << 20;
@@ -25,7 +27,7 @@ pub(crate) fn read(folder: &Path, profile: &Path) -> Result<LinuxSeccomp, String
     let how = OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-    let file = openat2(&folder, profile, how).map_err(|errno| match errno {
+    let file = open_below(&folder, profile, how).map_err(|errno| match errno {
         Errno::EXDEV | Errno::ELOOP => failed("it is not below the node's seccomp folder"),
         other => failed(other.desc()),
     })?;
