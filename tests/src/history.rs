@@ -96,6 +96,7 @@ pub fn check(calls: &[Call], changes: &[Change]) -> Result<(), String> {
     }
     check_values(changes)?;
     check_writes(calls, &steps)?;
+    check_deletions(calls, changes)?;
     check_order(calls)?;
     check_reads(calls, &steps)
 }
@@ -136,6 +137,21 @@ fn check_writes(calls: &[Call], steps: &BTreeMap<u64, Step<'_>>) -> Result<(), S
             Some(step) if step.change.value.as_ref() == Some(value) && step.change.key == call.key => {}
             Some(step) => return Err(format!("{call:?} was acknowledged, {:?} is there", step.change)),
             None => return Err(format!("an acknowledged write is lost: {call:?}")),
+        }
+    }
+    Ok(())
+}
+
+/// No more deletions were acknowledged than a watch showed: each happened, and one only for each that was told so.
+fn check_deletions(calls: &[Call], changes: &[Change]) -> Result<(), String> {
+    let mut left: HashMap<&str, usize> = HashMap::new();
+    for change in changes.iter().filter(|change| change.value.is_none()) {
+        *left.entry(&change.key).or_default() += 1;
+    }
+    for call in calls.iter().filter(|call| call.outcome == Outcome::Deleted) {
+        match left.get_mut(call.key.as_str()) {
+            Some(left) if *left > 0 => *left -= 1,
+            _ => return Err(format!("an acknowledged deletion is lost: {call:?}")),
         }
     }
     Ok(())
@@ -308,6 +324,8 @@ mod tests {
             &[(2, Some("2")), (3, Some("1"))],
             "revisions went back",
         );
+        let gone = call(Operation::Delete, Outcome::Deleted, 4, 5);
+        refused(&with(gone), &both, "an acknowledged deletion is lost");
         let refusal = call(Operation::Put { value: "3".into() }, Outcome::Refused, 4, 5);
         refused(
             &with(refusal),
