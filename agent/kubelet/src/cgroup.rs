@@ -66,6 +66,12 @@ impl Cgroups {
         Self { hierarchies: vec![Hierarchy::fake(mount)], root: String::new() }
     }
 
+    /// Whether processes can be limited here: the OCI runtime refuses a limit that it cannot set.
+    pub(crate) fn limits_processes(&self) -> bool {
+        let mut hierarchies = self.hierarchies.iter();
+        hierarchies.clone().any(|h| h.has("pids")) || hierarchies.all(Hierarchy::is_unified)
+    }
+
     fn used(&self) -> impl Iterator<Item = &Hierarchy> {
         self.hierarchies.iter().filter(|h| h.is_used())
     }

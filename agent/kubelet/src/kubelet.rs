@@ -51,12 +51,13 @@ impl Kubelet {
 
     fn start_in<R: ContainerRuntime, N: PodNetworking>(
         cgroups: Cgroups,
-        config: KubeletConfig,
+        mut config: KubeletConfig,
         client: Client,
         runtime: R,
         network: N,
         recorder: Recorder,
     ) -> Result<Self, KubeletError> {
+        config.pids_limit = config.pids_limit.filter(|_| cgroups.limits_processes());
         for dir in [config.state_dir.join("pods"), config.log_dir.clone()] {
             std::fs::create_dir_all(&dir).map_err(|source| KubeletError::Folder { path: dir, source })?;
         }
