@@ -4,7 +4,7 @@
 //! its clients were told. Without a bug the same load has to pass, or its refusals would prove nothing.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
@@ -248,6 +248,7 @@ async fn call(
 async fn record(
     server: Arc<Server>,
     end: Arc<Mutex<Option<Revision>>>,
+    seen: Arc<AtomicU64>,
     seed: u64,
 ) -> Result<Vec<Change>, String> {
     let mut random = Random(seed + 7);
@@ -279,6 +280,7 @@ async fn record(
                     changes.push(Change { revision: last.0, key, value });
                 }
             }
+            seen.store(last.0, Ordering::Release);
         }
     }
 }
@@ -291,7 +293,8 @@ async fn story(bug: Bug, seed: u64) -> Result<usize, String> {
     let server = Server::new(bug);
     let done = Arc::<Mutex<Vec<Call>>>::default();
     let end = Arc::<Mutex<Option<Revision>>>::default();
-    let recorder = tokio::spawn(record(server.clone(), end.clone(), seed));
+    let seen = Arc::<AtomicU64>::default();
+    let recorder = tokio::spawn(record(server.clone(), end.clone(), seen.clone(), seed));
     let clients: Vec<_> =
         (0..CLIENTS).map(|id| tokio::spawn(client(server.clone(), id, seed, done.clone()))).collect();
     let calls = || done.lock().unwrap_or_else(PoisonError::into_inner).len();
@@ -304,8 +307,8 @@ async fn story(bug: Bug, seed: u64) -> Result<usize, String> {
         }
         let store = server.life().0;
         if life % 3 == 0 && !recorder.is_finished() {
-            // Behind what the watch has not seen yet it would be told to list again, as it should.
-            store.compact(Revision(store.revision().0.saturating_sub(CALLS_PER_LIFE as u64))).await.ok();
+            // No further: a watch that has not seen what is dropped is told to list again, as it should.
+            store.compact(Revision(seen.load(Ordering::Acquire))).await.ok();
         }
         server.kill().map_err(|error| format!("after a kill: {error}"))?;
     }
