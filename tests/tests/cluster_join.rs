@@ -244,6 +244,10 @@ fn a_nodes_certificates_are_renewed_while_it_runs() {
     let (agent, dns) = (machine.pid("agent"), machine.pid("dns"));
     let files = ["kubeconfig", "pki/kubelet-server-current.pem"].map(|file| machine.state_dir().join(file));
     let read = || files.each_ref().map(|file| std::fs::read_to_string(file).unwrap_or_default());
+    // Until its request is signed, the machine shows a certificate that nobody can check.
+    let listens =
+        || ns.command(&["exec", "web", "--", "true"]).output().is_ok_and(|out| out.status.success());
+    assert!(eventually(SOON, listens), "the machine's serving certificate was not signed");
     let mut follow = ns
         .command(&["exec", "web", "--", "sh", "-c", "for i in $(seq 1 400); do echo $i; sleep 0.5; done"])
         .stdout(Stdio::piped())

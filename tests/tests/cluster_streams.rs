@@ -252,9 +252,9 @@ fn a_finished_pod_is_not_a_way_into_the_nodes_loopback() {
     let phase = |pod: &str| ns.ok(&["get", "pod", pod, "-o", "jsonpath={.status.phase}"]);
     assert!(eventually(SOON, || phase("done") == "Succeeded"), "{}", phase("done"));
     let node = ns.ok(&["get", "pod", "done", "-o", "jsonpath={.spec.nodeName}"]);
-    // The node's own proxy listens on this port of the node's loopback.
+    // The node's own proxy listens on this port of the node's loopback. What kubelets answer is shown at this verbosity.
     let path = format!("/api/v1/nodes/{node}/proxy/portForward/{}/done?port=10249", ns.name);
-    let refused = || text(&cluster.kubectl(&["get", "--raw", &path]).stderr);
+    let refused = || text(&cluster.kubectl(&["get", "--raw", &path, "-v=8"]).stderr);
     assert!(eventually(SOON, || refused().contains("is not running")), "{}", refused());
 }
 

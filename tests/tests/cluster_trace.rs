@@ -71,13 +71,15 @@ fn product_threads(cluster: &Cluster) -> Vec<i32> {
     for (node, _) in &cluster.nodes {
         let agent = cluster.pid(&format!("{node}.agent"));
         let cgroups = fs::read_to_string(format!("/proc/{agent}/cgroup")).expect("the agent lives");
-        let path =
-            cgroups.lines().find_map(|l| l.rsplit_once(":/").map(|(_, p)| p.to_owned())).expect("a cgroup");
+        let path = cgroups.lines().find_map(|line| line.rsplit_once(":/")?.1.strip_suffix("/agent"));
+        let path = path.expect("each program has a cgroup of its own");
         for root in fs::read_dir("/sys/fs/cgroup").expect("cgroups").flatten() {
-            let procs = fs::read_to_string(root.path().join(&path).join("cgroup.procs")).unwrap_or_default();
-            for pid in procs.lines() {
-                let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-                threads.extend(tasks.filter_map(|t| t.file_name().to_string_lossy().parse::<i32>().ok()));
+            for program in fs::read_dir(root.path().join(path)).into_iter().flatten().flatten() {
+                let procs = fs::read_to_string(program.path().join("cgroup.procs")).unwrap_or_default();
+                for pid in procs.lines() {
+                    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+                    threads.extend(tasks.filter_map(|t| t.file_name().to_string_lossy().parse::<i32>().ok()));
+                }
             }
         }
     }
