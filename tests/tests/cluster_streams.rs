@@ -122,8 +122,12 @@ fn exec_at_a_terminal_follows_its_size() {
     let ns = cluster.namespace("streams-tty");
     box_pod(&ns);
     let mut terminal = Terminal::start(&mut ns.command(&["exec", "-it", "box", "--", "sh"]), 101, 37);
-    terminal.types("stty size\n");
-    terminal.shows("37 101");
+    // As everywhere, the terminal is there a moment before its size is.
+    let sized = eventually(SOON, || {
+        terminal.types("stty size | tr ' ' x; echo asked\n");
+        terminal.shows("asked\r\n").contains("37x101")
+    });
+    assert!(sized, "the first size arrives");
     terminal.types("echo $TERM; tty && echo is-a-$((40 + 2))\n");
     terminal.shows("is-a-42");
     terminal.resize(77, 22);

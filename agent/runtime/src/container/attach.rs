@@ -93,11 +93,8 @@ impl Containerd {
                 runtime.task_end(&container).await;
             };
             let end = match pass(socket, &sender, ended).await {
-                // A sink that was killed says no more than one of an earlier version when its container ends.
-                Ok(End::Silent) => match timeout(LAST_OUTPUT, runtime.task_end(&container)).await {
-                    Ok(()) => Ok(()),
-                    Err(_) => Err(cut_off()),
-                },
+                // Whatever the container did since: this client has missed what it said.
+                Ok(End::Silent) => Err(cut_off()),
                 Ok(End::Told | End::Left) => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(cut_off()),
                 Err(error) => Err(error),
